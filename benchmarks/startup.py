@@ -1,0 +1,123 @@
+"""Start-up of a whole process, from the shell to one step: `python -m benchmarks.startup`.
+
+Two commands take turns, A B A B …, and are timed from outside, interpreter and imports
+included:
+
+bare     a script of a few lines that imports torch and hydra, composes one small yaml with
+         `@hydra.main`, builds the MLP 10-50-50-1 and takes a single fused Adam step
+trimtab  `python train.py trainer.max_steps=1 data=random model=mlp`
+
+The bar is the median of the ratios trimtab / bare, formed pair by pair after a warm-up. Both
+write their run folders into a temporary folder, and neither sees a GPU.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.timing import Bar, Entry, attempt, interleave, median_ratio, spread, summary, table
+
+ROOT = Path(__file__).resolve().parents[1]
+BAR = Bar("trimtab / bare", 1.3, at_least=False)
+
+BARE_CONFIG = """\
+lr: 1e-3
+features: 10
+hidden: 50
+"""
+
+BARE_SCRIPT = """\
+import hydra
+import torch
+from torch import nn
+
+
+@hydra.main(version_base=None, config_path=".", config_name="bare")
+def main(config):
+    model = nn.Sequential(
+        nn.Linear(config.features, config.hidden),
+        nn.ReLU(),
+        nn.Linear(config.hidden, config.hidden),
+        nn.ReLU(),
+        nn.Linear(config.hidden, 1),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    inputs, targets = torch.randn(32, config.features), torch.randn(32, 1)
+    nn.functional.mse_loss(model(inputs), targets).backward()
+    optimizer.step()
+
+
+main()
+"""
+
+
+def timed(command: list[str], folder: Path) -> float:
+    """Seconds a Python command takes, its Hydra run folder placed inside `folder`."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    run = Path(tempfile.mkdtemp(dir=folder))
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, *command, f"hydra.run.dir={run}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    taken = time.perf_counter() - start
+    if result.returncode:
+        raise RuntimeError(f"{command[0]} exited with {result.returncode}\n{result.stderr}")
+    return taken
+
+
+def contenders(folder: Path) -> list[Entry]:
+    """The two commands, with the bare script written into `folder`."""
+    script = folder / "bare.py"
+    script.write_text(BARE_SCRIPT)
+    (folder / "bare.yaml").write_text(BARE_CONFIG)
+    ours = ["train.py", "trainer.max_steps=1", "data=random", "model=mlp"]
+    return [
+        Entry("bare", lambda _: timed([str(script)], folder)),
+        Entry("trimtab", lambda _: timed(ours, folder)),
+    ]
+
+
+def report(entries: list[Entry]) -> dict:
+    """Print both tables and return the figures for the JSON file."""
+    seconds = {entry.name: entry.seconds for entry in entries}
+    rows = [
+        [name, spread(values, ".2f") if values else "crashed"] for name, values in seconds.items()
+    ]
+    print(table(["command", "seconds"], rows))
+    ratio = median_ratio(seconds["trimtab"], seconds["bare"])
+    print("\n" + table(["bar", "wanted", "measured", ""], [BAR.row(ratio)]))
+    return {
+        "seconds": {name: summary(values) for name, values in seconds.items() if values},
+        "bars": {BAR.label: BAR.figures(ratio)},
+        "crashed": {entry.name: entry.crash for entry in entries if entry.crash},
+    }
+
+
+def main() -> int:
+    """Measure and print; the status is 1 only when a command failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="pairs of starts")
+    parser.add_argument("--json", type=Path, help="file to write the figures into")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        entries = contenders(Path(folder))
+        for entry in entries:
+            attempt(entry, 1)
+        interleave(entries, options.rounds)
+    figures = report(entries)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return int(any(entry.crash for entry in entries))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Stable training: the loop and its parts. Start at `trainer.loop.Trainer`."""

@@ -1,0 +1,146 @@
+"""Data held in memory, and the protocol that every data source follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer import checks
+from trainer.metrics import Metric
+
+Batch = tuple[Tensor, Tensor]
+Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
+
+ORDER, SAMPLES, SPLIT, NOISE = range(1, 5)
+
+
+class Data(Protocol):
+    """What the loop asks of data. Shapes are those of one sample, without the batch axis."""
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    batches_per_epoch: int
+    metrics: Mapping[str, Metric]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+    def validation(self) -> Iterator[Batch]: ...
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self: ...
+
+
+class TensorData:
+    """Inputs and targets that fit into memory, served by index.
+
+    The order of epoch e is a permutation drawn from (seed, e); the whole epoch is gathered once and
+    its batches are views of it, which is several times cheaper than a per-sample `DataLoader`.
+
+    Args:
+        train: inputs (N, …) and targets (N, …).
+        val: inputs (M, …) and targets (M, …); M may be 0.
+        batch_size: samples per batch, >= 1.
+        seed: of the order and of the transform's noise.
+        drop_last: leave out the last batch of an epoch when it is smaller than the others.
+        transform: ``(inputs, targets, generator) -> (inputs, targets)``, called once an epoch on the
+            whole shuffled epoch; all its randomness has to come from the generator.
+        metrics: by name, averaged over the validation samples and recorded as ``val/<name>``.
+        output_shape: what a model should return for one sample; that of a target unless said.
+
+    Raises:
+        ValueError: for arguments out of range, no samples, non-finite inputs (the sample is named),
+            or too few samples for one batch under ``drop_last``.
+    """
+
+    def __init__(
+        self,
+        train: Batch,
+        val: Batch,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        drop_last: bool = False,
+        transform: Transform | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        output_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
+        self.seed = checks.whole("seed", seed)
+        self.train, self.val = train, val
+        self.transform = transform
+        self.metrics = dict(metrics or {})
+        _check_samples("training", train)
+        _check_samples("validation", val, may_be_empty=True)
+        self.input_shape = tuple(train[0].shape[1:])
+        self.output_shape = tuple(train[1].shape[1:]) if output_shape is None else output_shape
+        count = len(train[0])
+        self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
+        if self.batches_per_epoch == 0:
+            raise ValueError(
+                f"batch_size must be <= {count}, the number of training samples, when the last "
+                f"incomplete batch is dropped, got {batch_size}"
+            )
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from number ``start`` on, each (B, …) and (B, …)."""
+        inputs, targets = self._shuffled(epoch)
+        for begin in range(start * self.batch_size, len(inputs), self.batch_size):
+            if begin >= self.batches_per_epoch * self.batch_size:
+                return
+            end = begin + self.batch_size
+            yield inputs[begin:end], targets[begin:end]
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation samples in their own order, in batches eight times the training size."""
+        size = 8 * self.batch_size
+        for begin in range(0, len(self.val[0]), size):
+            yield self.val[0][begin : begin + size], self.val[1][begin : begin + size]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Moves the tensors; floating-point ones also change to ``dtype``."""
+        for name in ("train", "val"):
+            moved = tuple(place(tensor, device, dtype) for tensor in getattr(self, name))
+            setattr(self, name, moved)
+        return self
+
+    def _shuffled(self, epoch: int) -> Batch:
+        generator = seeded_generator(ORDER, self.seed, epoch)
+        order = torch.randperm(len(self.train[0]), generator=generator)
+        inputs, targets = (tensor[order.to(tensor.device)] for tensor in self.train)
+        if self.transform is None:
+            return inputs, targets
+        return self.transform(inputs, targets, generator)
+
+
+def place(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The tensor on the device; if it is floating-point, also in ``dtype``."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+
+def seeded_generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on the key alone; keys that differ give uncorrelated streams.
+
+    The first number of a key says what is drawn (see the constants of this module), so that two parts
+    with the same seed never share a stream.
+    """
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)
+
+
+def _check_samples(part: str, batch: Batch, may_be_empty: bool = False) -> None:
+    inputs, targets = batch
+    if len(inputs) != len(targets):
+        raise ValueError(
+            f"{part} inputs and targets must be as many, got {len(inputs)} and {len(targets)}"
+        )
+    if len(inputs) == 0 and not may_be_empty:
+        raise ValueError(f"{part} data must hold at least one sample, got none")
+    for name, tensor in (("input", inputs), ("target", targets)):
+        bad = (~torch.isfinite(tensor)).flatten().nonzero()
+        if len(bad):
+            sample, entry = divmod(int(bad[0]), max(tensor[0].numel(), 1))
+            raise ValueError(
+                f"{part} {name}s must be finite, got {tensor.flatten()[bad[0]].item()} in sample "
+                f"{sample}, entry {entry} ({len(bad)} in all); mend or drop such samples"
+            )

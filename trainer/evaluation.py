@@ -1,0 +1,77 @@
+"""Loss and metrics of a model over batches, without touching its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.tensors import Batch, Data
+from trainer.metrics import Metric
+
+LossValue = Tensor | tuple[Tensor, Mapping[str, Tensor]]
+Loss = Callable[[Tensor, Tensor], LossValue]
+
+
+def split_loss(value: LossValue) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """A loss's answer as (total, terms by name); a loss that returns one tensor has no terms."""
+    return value if isinstance(value, tuple) else (value, {})
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[Batch],
+    metrics: Mapping[str, Metric],
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> dict[str, float]:
+    """Means over all samples of the batches: ``loss`` and every metric, by name; {} without batches.
+
+    The model is put into evaluation mode and back. One transfer at the end.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    was_training = model.training
+    model.eval()
+    for inputs, targets in batches:
+        with autocast():
+            predictions = model(inputs)
+            total, _ = split_loss(loss(predictions, targets))
+        values = {"loss": total.double() * len(inputs)}
+        for name, metric in metrics.items():
+            values[name] = metric.function(predictions.float(), targets).double().sum()
+        sums = {name: value + sums.get(name, 0.0) for name, value in values.items()}
+        count += len(inputs)
+    model.train(was_training)
+    if not count:
+        return {}
+    means = (torch.stack(list(sums.values())) / count).tolist()
+    return dict(zip(sums, means, strict=True))
+
+
+@torch.no_grad()
+def image_samples(
+    model: nn.Module,
+    data: Data,
+    autocast: Callable[[], AbstractContextManager[object]],
+    count: int = 10,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The first validation inputs, their predictions and targets, each (count, C, H, W) float32 on the
+    CPU; None where these are no images of 1 or 3 channels."""
+    inputs, targets = next(data.validation(), (None, None))
+    if inputs is None or targets is None or not _are_images(inputs) or not _are_images(targets):
+        return None
+    was_training = model.training
+    model.eval()
+    with autocast():
+        predictions = model(inputs[:count])
+    model.train(was_training)
+    samples = (inputs[:count], predictions, targets[:count])
+    return tuple(tensor.float().cpu() for tensor in samples)  # type: ignore[return-value]
+
+
+def _are_images(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() == 4 and tensor.shape[1] in (1, 3)

@@ -1,0 +1,300 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from trainer import checks
+from trainer.checkpoint import Checkpoints
+from trainer.clipping import Clip, Clipped, NoClip, total_norm
+from trainer.data.tensors import Batch, Data
+from trainer.evaluation import Loss, evaluate, image_samples, split_loss
+from trainer.guard import Guard, Skip
+from trainer.meter import Meter, NormHistory
+from trainer.precision import Precision, pick_device
+from trainer.record import Record, View
+from trainer.rng import rng_state, set_rng_state
+from trainer.schedulers import Horizon, Schedule
+from trainer.signals import StopSignals
+from trainer.summary import Ending, clip_summary, norm_summary, versions
+from trainer.transaction import Transaction
+
+
+class Trainer:
+    """Trains a model so that a bad step is never committed.
+
+    A run is this, and nothing else happens in it::
+
+        for epoch in epochs:
+            for batches in the epoch's order:        # a pure function of (seed, epoch, step)
+                copy the buffers aside
+                forward, backward                    # `accumulate` batches
+                measure the gradient norm            # before anything touches the gradients
+                judge                                # guard: is this step to happen?
+                clip, commit                         # or roll back: not a bit has changed
+                schedule                             # where it moves by steps
+                note loss and norms                  # as tensors, read every `log_every` steps
+                record, validate, checkpoint         # when due, between two steps
+
+    Args:
+        model: takes the inputs of a batch, returns predictions.
+        loss: ``(predictions, targets)`` to a scalar, or to ``(scalar, {term: scalar})``; the mean over
+            the batch, so that accumulated batches weigh by their size.
+        optimizer: over the parameters of the model (and of the loss, if it has any).
+        clip: a mode of `trainer.clipping`; None measures the norm and changes nothing.
+        scheduler: a `Schedule`, or any torch scheduler, which then moves once an epoch.
+        guard: a policy of `trainer.guard`; None is `Skip`.
+        checkpoints: when to save; None is `Checkpoints()`. Without a run folder nothing is.
+        objective: the tag that the run is judged by; None is the data's first metric, or val/loss.
+        max_epochs: the run ends after so many epochs, >= 1; None for no such end.
+        max_steps: the run ends after so many optimizer steps, >= 1; None for no such end.
+        log_every: steps between two lines of the record, >= 1.
+        accumulate: batches per optimizer step, >= 1.
+        device: "auto", "cpu", "cuda" or "cuda:<n>".
+        precision: "fp64", "fp32" or "bf16".
+        compile: run the model through `torch.compile`.
+        seed: of everything drawn while training (dropout).
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        clip: Clip | None = None,
+        scheduler: Schedule | LRScheduler | None = None,
+        guard: Guard | None = None,
+        checkpoints: Checkpoints | None = None,
+        objective: str | None = None,
+        max_epochs: int | None = 10,
+        max_steps: int | None = None,
+        log_every: int = 20,
+        accumulate: int = 1,
+        device: str = "auto",
+        precision: str = "fp32",
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.device = pick_device(device)
+        self.precision = Precision(precision, self.device)
+        self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
+        self.log_every = checks.whole("log_every", log_every, at_least=1)
+        self.seed = checks.whole("seed", seed)
+        self.limits = (max_epochs, max_steps)
+        Horizon.of(1, 1, *self.limits)
+        self.model = model.to(self.device, self.precision.dtype)
+        self.forward = torch.compile(self.model) if compile else self.model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.clip: Clip = clip or NoClip()
+        self.guard: Guard = guard or Skip()
+        schedule = Schedule(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
+        self.schedule = schedule or Schedule.constant(optimizer)
+        self.checkpoints = checkpoints or Checkpoints()
+        self.record = Record(objective)
+        self.transaction = Transaction(self._modules().values(), optimizer)
+        self.meter, self.norms = Meter(), NormHistory()
+        self.epoch = self.batch = self.step = 0
+        self.ending: Ending | None = None
+
+    def fit(
+        self, data: Data, folder: Path | None = None, views: Sequence[View] = ()
+    ) -> dict[str, Any]:
+        """Trains to the horizon, or until a signal or the guard ends the run.
+
+        Args:
+            data: what to train on.
+            folder: the run folder, made if need be; None keeps the record in memory only.
+            views: further places to show the record at: `TensorBoard(folder)`, `Console()`.
+
+        Returns:
+            The summary, as in ``summary.json``. With a folder, the record, the summary and the last
+            checkpoint are in it afterwards.
+
+        Raises:
+            Exception: whatever model, loss or data raise; the summary then says ``failed``.
+        """
+        data = data.to(self.device, self.precision.dtype)
+        horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
+        self.record.open(data.metrics, folder, views)
+        began, first = time.perf_counter(), self.step
+        if first == 0:
+            torch.manual_seed(self.seed)
+        self.model.train()
+        try:
+            with StopSignals() as signals:
+                for batches in self._steps(data, horizon.steps):
+                    refused = self._step(batches)
+                    self.step += 1
+                    self.batch += len(batches)
+                    self._between_steps(data, horizon, refused, signals)
+        except BaseException as error:
+            self.ending = Ending.by_error(error)
+            self._close(data, self.step - first, time.perf_counter() - began)
+            raise
+        return self._close(data, self.step - first, time.perf_counter() - began)
+
+    def _steps(self, data: Data, last: int) -> Iterator[list[Batch]]:
+        """The batches of one optimizer step after another, from where the run stands."""
+        while self.step < last and not self.ending:
+            batches = data.batches(self.epoch, self.batch)
+            while group := list(islice(batches, self.accumulate)):
+                yield group
+                if self.step >= last or self.ending:
+                    return
+
+    def _step(self, batches: Sequence[Batch]) -> bool:
+        """One step as a transaction; returns whether it was refused."""
+        self.transaction.begin()
+        loss, terms = self._forward_backward(batches)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = total_norm(gradients, self.clip.norm_type)
+        refused = self.guard.judge(loss, norm)
+        if refused:  # on CUDA this waits for the device
+            clipped = Clipped()
+            self.transaction.roll_back()
+        else:
+            clipped = self.clip(gradients, norm)
+            self.transaction.commit(gradients, clipped)
+        self.schedule.step_ended()
+        self.meter.add(loss, norm, clipped, bool(refused), terms)
+        return bool(refused)
+
+    def _forward_backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Leaves the gradient of the mean loss over all samples of the batches in ``.grad``."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        samples = sum(len(inputs) for inputs, _ in batches)
+        means: dict[str, Tensor] = {}
+        for inputs, targets in batches:
+            with self.precision.autocast():
+                loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+            share = len(inputs) / samples
+            # Multiplying by one would cost two kernels in every step that does not accumulate.
+            (loss if share == 1 else loss * share).backward()
+            for name, value in {"": loss, **terms}.items():
+                part = value.detach() if share == 1 else value.detach() * share
+                means[name] = means[name] + part if name in means else part
+        return means.pop(""), means
+
+    def _between_steps(
+        self, data: Data, horizon: Horizon, refused: bool, signals: StopSignals
+    ) -> None:
+        """Everything that is due after a step: settle, record, validate, schedule, checkpoint."""
+        log_due = self.step % self.log_every == 0 or self.step == horizon.steps
+        epoch_ends = self.batch >= data.batches_per_epoch or self.step == horizon.steps
+        values: dict[str, float] = {}
+        if refused or log_due:
+            self._settle()
+        if log_due or self.ending:
+            values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
+            values["guard/skipped"] = self.guard.skipped
+        if epoch_ends and not self.ending:
+            values |= self._validate(data)
+        if values:
+            self.record.write(self.step, self.epoch + 1, values)
+        if epoch_ends:
+            self.schedule.epoch_ended(self.record.last)
+            self.epoch, self.batch = self.epoch + 1, 0
+        if signals.received and not self.ending:
+            self.ending = Ending.by_signal(signals.received)
+        if not self.ending and self.checkpoints.due(self.step):
+            self._save()
+
+    def _settle(self) -> None:
+        """Reads what the steps since the last time left on the device, in one transfer."""
+        if not self.meter.pending:
+            return
+        rows = self.meter.read()
+        self.norms.extend(rows)
+        for loss, norm, _, refused, *_ in rows.tolist():
+            reason = self.guard.settle(loss, norm, bool(refused))
+            if reason and not self.ending:
+                self.ending = Ending("diverged", reason)
+
+    def _validate(self, data: Data) -> dict[str, float]:
+        values = evaluate(
+            self.forward, self.loss, data.validation(), data.metrics, self.precision.autocast
+        )
+        return {f"val/{name}": value for name, value in values.items()}
+
+    def _save(self) -> None:
+        if self.record.folder is not None:
+            self.checkpoints.save(self.record.folder, self.step, self.state_dict())
+
+    def _close(self, data: Data, steps: int, seconds: float) -> dict[str, Any]:
+        """Leaves the last checkpoint, sample pictures and the summary in the folder."""
+        ending = self.ending or Ending("completed")
+        if ending.status in ("completed", "interrupted"):
+            self._save()
+        if ending.status == "completed":
+            samples = image_samples(self.forward, data, self.precision.autocast)
+            if samples:
+                self.record.images(self.step, *samples)
+        summary = {
+            "status": ending.status,
+            "reason": ending.reason,
+            "steps": self.step,
+            "epochs": self.epoch,
+            "seconds": seconds,
+            "steps_per_second": steps / seconds,
+            "objective": self.record.objective_value(diverged=ending.status == "diverged"),
+            "metrics": self.record.tags,
+            "grad_norm": norm_summary(self.norms),
+            "clip": clip_summary(self.clip, self.norms),
+            "guard": {"skipped": self.guard.skipped, "rewound": 0, "causes": self.guard.causes},
+            "seed": self.seed,
+            "versions": versions(),
+        }
+        self.record.close(summary)
+        return summary
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; data has no state."""
+        self._settle()
+        parts = {name: part.state_dict() for name, part in self._stateful().items()}
+        counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
+        return parts | {"counters": counters, "rng": rng_state(self.device)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts the run where ``state`` was taken; the next step is then bit for bit the same.
+
+        Raises:
+            KeyError: if a part is missing in the state.
+            RuntimeError: if the shapes of model and state differ.
+        """
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        self.step, self.epoch, self.batch = (
+            state["counters"][name] for name in ("step", "epoch", "batch")
+        )
+        set_rng_state(self.device, state["rng"])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {"model": self.model, "loss": self.loss}
+        return {name: part for name, part in modules.items() if isinstance(part, nn.Module)}
+
+    def _stateful(self) -> dict[str, Any]:
+        return self._modules() | {
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "clip": self.clip,
+            "guard": self.guard,
+            "meter": self.meter,
+            "norms": self.norms,
+            "record": self.record,
+        }

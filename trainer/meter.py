@@ -1,0 +1,146 @@
+"""What happened in each step, kept as tensors until a log step reads them in one transfer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.clipping import Clipped
+
+Rows = NDArray[np.float64]
+
+
+class Meter:
+    """Collects a row per step and turns the rows of one log interval into its record.
+
+    Keeping the tensors and stacking them once an interval costs a few microseconds a step;
+    ``.item()`` in each step would make a GPU wait for the host.
+    """
+
+    def __init__(self) -> None:
+        self.terms: tuple[str, ...] = ()
+        self.threshold: float | None = None
+        self.pending: list[Tensor] = []
+        self.settled: list[list[float]] = []
+
+    def add(
+        self,
+        loss: Tensor,
+        norm: Tensor,
+        clip: Clipped,
+        refused: bool,
+        terms: Mapping[str, Tensor],
+    ) -> None:
+        """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms."""
+        after = clip.norm
+        if after is None:
+            after = norm if clip.coefficient is None else norm * clip.coefficient
+        self.pending += (loss, norm, after, _FLAGS[refused], *terms.values())
+        self.terms = tuple(terms)
+        self.threshold = clip.threshold or self.threshold
+
+    def read(self) -> Rows:
+        """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
+
+        Columns: loss, norm before, norm after, refused, then the terms.
+        """
+        device = self.pending[0].device
+        flat = [value.to(device, torch.float64) for value in self.pending]
+        rows = torch.stack(flat).cpu().numpy().reshape(-1, 4 + len(self.terms))
+        self.pending = []
+        self.settled += rows.tolist()
+        return rows
+
+    def interval(self) -> dict[str, float]:
+        """The record of everything read since the last call: means over the accepted steps, so that a
+        refused value shows in no curve. Without an accepted step there is nothing to record."""
+        rows = accepted(np.array(self.settled))
+        self.settled = []
+        if not len(rows):
+            return {}
+        mean = rows.mean(axis=0).tolist()
+        values = {"train/loss": mean[0]}
+        values |= {f"train/loss/{name}": m for name, m in zip(self.terms, mean[4:], strict=True)}
+        values |= {"grad/norm": mean[1], "grad/norm_max": float(rows[:, 1].max())}
+        values |= {"grad/norm_clipped": mean[2], "grad/clipped": float(clipped(rows).mean())}
+        if self.threshold is not None:
+            values["grad/threshold"] = self.threshold
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """The interval so far, so that one that a kill cuts in two is recorded whole. All of it has to
+        be read before."""
+        return {
+            "terms": list(self.terms),
+            "threshold": self.threshold,
+            "settled": [list(row) for row in self.settled],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the interval so far."""
+        self.terms = tuple(state["terms"])
+        self.threshold = state["threshold"]
+        self.settled = [list(row) for row in state["settled"]]
+
+
+def accepted(rows: Rows) -> Rows:
+    """The rows of the steps that were committed."""
+    return rows[rows[:, 3] == 0] if len(rows) else rows
+
+
+def clipped(rows: Rows) -> NDArray[np.bool_]:
+    """For each row, whether the clip changed the gradient."""
+    return rows[:, 2] < rows[:, 1]
+
+
+class NormHistory:
+    """Every accepted gradient norm of the run in bounded memory, for the closing table.
+
+    When full, every other norm is dropped and from then on only every second, fourth, … is kept: the
+    quantiles stay those of an even sample of the whole run, and the largest is tracked apart.
+
+    Args:
+        capacity: how many norms are kept, even.
+    """
+
+    def __init__(self, capacity: int = 8192) -> None:
+        self.capacity = capacity
+        self.kept: list[float] = []
+        self.stride = 1
+        self.seen = 0
+        self.clipped = 0
+        self.largest = -math.inf
+
+    def extend(self, rows: Rows) -> None:
+        """Adds the accepted steps among the rows of a `Meter`."""
+        rows = accepted(rows)
+        self.clipped += int(clipped(rows).sum())
+        for norm in rows[:, 1].tolist():
+            self.largest = max(self.largest, norm)
+            if self.seen % self.stride == 0:
+                self.kept.append(norm)
+            self.seen += 1
+            if len(self.kept) == self.capacity:
+                self.kept = self.kept[::2]
+                self.stride *= 2
+
+    def quantile(self, q: float) -> float | None:
+        """The q-quantile of the norms; None before the first."""
+        return float(np.quantile(self.kept, q)) if self.kept else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return dict(vars(self), kept=list(self.kept))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores all of it."""
+        vars(self).update(state, kept=list(state["kept"]))
+
+
+_FLAGS = (torch.tensor(0.0), torch.tensor(1.0))

@@ -1,0 +1,147 @@
+"""The run's record: ``metrics.jsonl``, a line per logged step, and ``summary.json`` at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from torch import Tensor
+
+from trainer.metrics import Metric
+
+
+class View(Protocol):
+    """Somewhere the record is shown. A view that fails must not touch the training."""
+
+    def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None: ...
+    def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None: ...
+
+
+class Record:
+    """First, best and last value of every tag, and a line per logged step if there is a folder.
+
+    Nothing that depends on the clock goes into ``metrics.jsonl``: two runs of one configuration write
+    the same bytes.
+
+    Args:
+        objective: the tag the run is judged by; None is the data's first metric, or val/loss.
+    """
+
+    def __init__(self, objective: str | None = None) -> None:
+        self.objective = objective
+        self.tags: dict[str, dict[str, float]] = {}
+        self.higher_is_better: set[str] = set()
+        self.folder: Path | None = None
+        self.views: list[View] = []
+        self.file: TextIO | None = None
+
+    def open(
+        self, metrics: Mapping[str, Metric], folder: Path | None = None, views: Sequence[View] = ()
+    ) -> None:
+        """Before the first line.
+
+        Args:
+            metrics: of the data; they say which tags are better when larger.
+            folder: where ``metrics.jsonl`` and ``summary.json`` go; None keeps all in memory.
+            views: where every line is shown too.
+        """
+        self.objective = self.objective or default_objective(metrics)
+        self.higher_is_better = {f"val/{n}" for n, m in metrics.items() if m.higher_is_better}
+        self.folder, self.views = folder, list(views)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+
+    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """One line: ``{"step": …, "epoch": …, <tag>: <value>, …}``; non-finite values are null."""
+        for tag, value in values.items():
+            self._remember(tag, value)
+        if self.file is not None:
+            line = {"step": step, "epoch": epoch, **finite(values)}
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        for view in self.views:
+            view.scalars(step, epoch, values)
+
+    def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
+        """Sample pictures, each (N, C, H, W): to ``samples.npz`` and to the views."""
+        if self.folder is not None:
+            np.savez(
+                self.folder / "samples.npz", input=inputs, prediction=predictions, target=targets
+            )
+        for view in self.views:
+            view.images(step, inputs, predictions, targets)
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Writes ``summary.json`` and closes, after the last line has reached the disk."""
+        if self.file is not None and self.folder is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self.file = None
+            write_summary(self.folder, summary)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last value of every tag."""
+        return {tag: values["last"] for tag, values in self.tags.items()}
+
+    def objective_value(self, diverged: bool) -> dict[str, Any]:
+        """The objective and the value the run ended with: the worst there is if it diverged, so that
+        no sweep picks it; None if it was never recorded."""
+        tag = str(self.objective)
+        if diverged:
+            return {"tag": tag, "value": -math.inf if tag in self.higher_is_better else math.inf}
+        return {"tag": tag, "value": self.last.get(tag)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """First, best and last of every tag."""
+        return {"tags": {tag: dict(values) for tag, values in self.tags.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores first, best and last of every tag."""
+        self.tags = {tag: dict(values) for tag, values in state["tags"].items()}
+
+    def _remember(self, tag: str, value: float) -> None:
+        seen = self.tags.setdefault(tag, {"first": value, "best": value, "last": value})
+        seen["last"] = value
+        better = value > seen["best"] if tag in self.higher_is_better else value < seen["best"]
+        if better or math.isnan(seen["best"]):
+            seen["best"] = value
+
+
+def default_objective(metrics: Mapping[str, Metric]) -> str:
+    """The tag of the data's first metric, or ``val/loss`` when it has none."""
+    return f"val/{next(iter(metrics), 'loss')}"
+
+
+def check_objective(objective: Any, metrics: Mapping[str, Metric]) -> None:
+    """Refuses an objective that no run on data with these metrics would record.
+
+    Raises:
+        ValueError: naming what is recorded.
+    """
+    known = [f"val/{name}" for name in (*metrics, "loss")] + ["train/loss", "grad/norm"]
+    if objective is not None and objective not in known:
+        raise ValueError(f"objective must be one of {', '.join(known)}, got {objective!r}")
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes ``summary.json`` so that a reader finds the old one or the new one, never half of it."""
+    partial = folder / "summary.json.partial"
+    partial.write_text(json.dumps(finite(summary), indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / "summary.json")
+
+
+def finite(value: Any) -> Any:
+    """The value with every NaN and inf as None: JSON has no other word for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,43 @@
+"""The random number generators that a run draws from, as data."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch (all devices), so that jobs in one process start alike."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of the generators that models draw from, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [str(name), torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
+        "python": [*_flat(random.getstate())],
+    }
+
+
+def set_rng_state(device: torch.device, state: dict[str, Any]) -> None:
+    """Restores what `rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, gauss, *internal = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _flat(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    version, internal, gauss = state
+    return (version, gauss, *internal)

@@ -1,0 +1,205 @@
+"""Learning-rate schedules: thin factories over `torch.optim.lr_scheduler`.
+
+Each factory takes the optimizer and the `Horizon` of the run (how many steps and epochs there will
+be) and returns a `Schedule`: a stock torch scheduler plus when it moves, once a step or once an epoch.
+Formulas: α₀ is ``optimizer.lr``, t counts intervals from 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    ReduceLROnPlateau,
+    StepLR,
+)
+
+from trainer import checks
+
+INTERVALS = ("step", "epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """How long a run will be: optimizer steps, epochs (a started one counts), steps per epoch."""
+
+    steps: int
+    epochs: int
+    per_epoch: int
+
+    @classmethod
+    def of(
+        cls, batches_per_epoch: int, accumulate: int, max_epochs: int | None, max_steps: int | None
+    ) -> Self:
+        """The horizon that the first of the two limits sets.
+
+        Args:
+            batches_per_epoch: of the data.
+            accumulate: batches per optimizer step; an epoch's last step may have fewer.
+            max_epochs: limit in epochs, or None.
+            max_steps: limit in optimizer steps, or None.
+
+        Raises:
+            ValueError: if a limit is out of range or neither is given.
+        """
+        limits = []
+        steps_per_epoch = -(-batches_per_epoch // accumulate)
+        if max_epochs is not None:
+            limits.append(steps_per_epoch * checks.whole("max_epochs", max_epochs, at_least=1))
+        if max_steps is not None:
+            limits.append(checks.whole("max_steps", max_steps, at_least=1))
+        if not limits:
+            raise ValueError("max_epochs must be a whole number where max_steps is null, got null")
+        return cls(min(limits), -(-min(limits) // steps_per_epoch), steps_per_epoch)
+
+    def count(self, interval: str) -> int:
+        """The number of intervals in the run."""
+        return self.steps if interval == "step" else self.epochs
+
+
+class Schedule:
+    """A torch scheduler and when it moves.
+
+    Args:
+        scheduler: any `torch.optim.lr_scheduler` object, bound to its optimizer.
+        interval: "step" moves it after every optimizer step, "epoch" after every epoch.
+        monitor: for plateau schedules, the recorded tag that is passed to it at the end of an epoch.
+
+    Raises:
+        ValueError: for an unknown interval.
+    """
+
+    def __init__(
+        self, scheduler: LRScheduler, interval: str = "epoch", monitor: str | None = None
+    ) -> None:
+        self.interval = checks.choice("interval", interval, INTERVALS)
+        self.scheduler = scheduler
+        self.monitor = monitor
+        # Time passes for the schedule in a refused step too; torch would warn that the optimizer has
+        # not stepped yet when the very first step is the refused one.
+        scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def constant(cls, optimizer: Optimizer) -> Self:
+        """The learning rate stays what it is."""
+        return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
+
+    def step_ended(self) -> None:
+        """To be called after every optimizer step, refused or not."""
+        if self.interval == "step":
+            self.scheduler.step()
+
+    def epoch_ended(self, values: Mapping[str, float]) -> None:
+        """To be called after every epoch, with the last recorded value of every tag.
+
+        Raises:
+            KeyError: if the monitored tag was not recorded.
+        """
+        if self.monitor is not None:
+            value = values[self.monitor]
+            # NaN compares false with everything, so a plateau would count it as an improvement.
+            self.scheduler.step(value if math.isfinite(value) else math.inf)  # type: ignore[arg-type]
+        elif self.interval == "epoch":
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The torch scheduler's own state."""
+        return dict(self.scheduler.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the torch scheduler's own state."""
+        self.scheduler.load_state_dict(state)
+
+
+def constant(optimizer: Optimizer, horizon: Horizon) -> Schedule:
+    """α_t = α₀."""
+    return Schedule.constant(optimizer)
+
+
+def step(
+    optimizer: Optimizer,
+    horizon: Horizon,
+    step_size: int = 10,
+    gamma: float = 0.5,
+    interval: str = "epoch",
+) -> Schedule:
+    """α_t = α₀ · gamma^⌊t / step_size⌋.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        horizon: length of the run.
+        step_size: intervals between two drops, >= 1.
+        gamma: factor of one drop, > 0.
+        interval: what t counts, "step" or "epoch".
+    """
+    size = checks.whole("step_size", step_size, at_least=1)
+    return Schedule(StepLR(optimizer, size, checks.number("gamma", gamma, above=0)), interval)
+
+
+def exponential(
+    optimizer: Optimizer, horizon: Horizon, gamma: float = 0.95, interval: str = "epoch"
+) -> Schedule:
+    """α_t = α₀ · gamma^t.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        horizon: length of the run.
+        gamma: factor per interval, > 0.
+        interval: what t counts, "step" or "epoch".
+    """
+    factor = checks.number("gamma", gamma, above=0)
+    return Schedule(ExponentialLR(optimizer, factor), interval)
+
+
+def cosine(
+    optimizer: Optimizer, horizon: Horizon, min_lr: float = 0.0, interval: str = "step"
+) -> Schedule:
+    """α_t = α_min + (α₀ − α_min) · (1 + cos(π t / T)) / 2, T the whole run (arXiv 1608.03983).
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        horizon: length of the run; its number of intervals is T.
+        min_lr: α_min, in units of the learning rate, >= 0.
+        interval: what t counts, "step" or "epoch".
+    """
+    floor = checks.number("min_lr", min_lr, at_least=0)
+    steps = horizon.count(checks.choice("interval", interval, INTERVALS))
+    return Schedule(CosineAnnealingLR(optimizer, steps, floor), interval)
+
+
+def plateau(
+    optimizer: Optimizer,
+    horizon: Horizon,
+    monitor: str = "val/loss",
+    mode: str = "min",
+    factor: float = 0.5,
+    patience: int = 10,
+    min_lr: float = 0.0,
+) -> Schedule:
+    """α ← α · factor once ``monitor`` has not improved for more than ``patience`` epochs.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        horizon: length of the run.
+        monitor: recorded tag, read at the end of every epoch.
+        mode: "min" if smaller is better, "max" if larger is.
+        factor: of one drop, in (0, 1).
+        patience: epochs without improvement that are let pass.
+        min_lr: the learning rate is not lowered beyond it, >= 0.
+    """
+    scheduler = ReduceLROnPlateau(
+        optimizer,
+        mode=checks.choice("mode", mode, ("min", "max")),  # type: ignore[arg-type]
+        factor=checks.number("factor", factor, above=0, below=1),
+        patience=checks.whole("patience", patience),
+        min_lr=checks.number("min_lr", min_lr, at_least=0),
+    )
+    return Schedule(scheduler, "epoch", monitor)

@@ -1,0 +1,72 @@
+"""The closing summary of a run: ``summary.json`` and what the closing table is made of."""
+
+from __future__ import annotations
+
+import platform
+import signal
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Self
+
+from trainer.clipping import Clip
+from trainer.meter import NormHistory
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: ``completed``, ``diverged``, ``interrupted`` or ``failed``, and why."""
+
+    status: str
+    reason: str = ""
+    signal: int | None = None
+
+    @classmethod
+    def by_signal(cls, number: int) -> Self:
+        """The run was asked to stop."""
+        return cls("interrupted", signal.Signals(number).name, number)
+
+    @classmethod
+    def by_error(cls, error: BaseException) -> Self:
+        """Something raised in the middle of a step."""
+        if isinstance(error, KeyboardInterrupt):
+            return cls.by_signal(signal.SIGINT)
+        return cls("failed", f"{type(error).__name__}: {error}")
+
+
+def norm_summary(norms: NormHistory) -> dict[str, float | None]:
+    """Median, 99th percentile and maximum of the gradient norm before clipping."""
+    largest = norms.largest if norms.seen else None
+    return {"median": norms.quantile(0.5), "p99": norms.quantile(0.99), "max": largest}
+
+
+def clip_summary(clip: Clip, norms: NormHistory) -> dict[str, Any]:
+    """How often the clip bound, what its threshold was, and what the norms would suggest."""
+    fraction = norms.clipped / norms.seen if norms.seen else None
+    max_norm = getattr(clip, "max_norm", None)
+    suggested = norms.quantile(0.9)
+    return {
+        "mode": type(clip).__name__,
+        "max_norm": max_norm,
+        "fraction": fraction,
+        "suggested_max_norm": suggested,
+        "verdict": _verdict(fraction, max_norm, suggested),
+    }
+
+
+def _verdict(fraction: float | None, max_norm: float | None, suggested: float | None) -> str:
+    if fraction is None or suggested is None:
+        return "no step was committed"
+    hint = f"the 90th percentile of the norms is {suggested:.3g}"
+    if max_norm is None:
+        return f"{hint}: a first guess for clip.max_norm"
+    if fraction == 0:
+        return f"max_norm={max_norm:g} never bound; {hint}"
+    if fraction > 0.5:
+        return f"max_norm={max_norm:g} rescales most steps, like a smaller learning rate; {hint}"
+    return f"max_norm={max_norm:g} binds only on the larger steps, as it should; {hint}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    packages = {name: version(name) for name in ("torch", "numpy", "hydra-core")}
+    return {"python": platform.python_version(), **packages}
