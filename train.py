@@ -7,55 +7,53 @@ failed or diverged, 2 bad input, 128 + n stopped by signal n.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
+from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-STARTED: list[DictConfig] = []
-FAILED: list[bool] = []
+from trainer.explain import config_error
+
+CONF = str(Path(__file__).parent.resolve() / "conf")
+EXIT_CODES: list[int] = []  # of the jobs that this process started
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def job(config: DictConfig) -> float | None:
     """One job; returns the value of its objective to Hydra."""
+    EXIT_CODES.append(1)  # should it raise
     from trainer import build  # torch takes a second, which help and a typo need not wait for
 
-    STARTED.append(config)
-    summary = build.run(config)
-    if summary["status"] == "interrupted":  # and with it the rest of a sweep
-        raise SystemExit(128 + signal.Signals[summary["reason"]])
-    # A diverged job of a sweep is a finding, which its objective tells; alone it is a failure.
-    FAILED.append(summary["status"] != "completed" and HydraConfig.get().mode == RunMode.RUN)
-    value: float | None = summary["objective"]["value"]
-    return value
+    outcome = build.run(config)
+    EXIT_CODES[-1] = outcome.exit_code
+    if outcome.exit_code > 128:  # a signal ends the rest of a sweep too
+        raise SystemExit(outcome.exit_code)
+    return outcome.objective
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    full_error = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
-    # Lets Hydra raise what it would otherwise print with a traceback, and exit 1 for everything.
+    EXIT_CODES.clear()
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Makes Hydra raise its errors, which it would otherwise print itself and exit 1 for all of them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         job()
     except SystemExit as stop:
-        if not isinstance(stop.code, str):
-            raise
-        print(f"train.py: {stop.code}", file=sys.stderr)
-        return 2
+        if isinstance(stop.code, str):  # build.BadInput
+            print(f"train.py: {stop.code}", file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return 130
     except Exception as error:
-        if full_error or STARTED:
+        if wants_traceback or EXIT_CODES:
             traceback.print_exc()
             return 1
-        print(f"train.py: {error}", *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
+        print(f"train.py: {config_error(error)}", file=sys.stderr)
         return 2
-    return int(any(FAILED))
+    return max(EXIT_CODES, default=0)
 
 
 if __name__ == "__main__":

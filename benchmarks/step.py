@@ -206,19 +206,19 @@ def trimtab(steps: int) -> float:
         folder = Path(name)
         start = time.perf_counter()
         view = TensorBoard(folder)
-        summary = trainer.fit(data, folder, [view])
+        outcome = trainer.fit(data, folder, [view])
         view.close()
         taken = time.perf_counter() - start
-        check_record(folder, summary, steps)
+        check_record(folder, outcome, steps)
     return taken
 
 
-def check_record(folder: Path, summary: dict, steps: int) -> None:
+def check_record(folder: Path, outcome: dict, steps: int) -> None:
     """Refuses a measurement whose run ended early or left no record."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     events = sum(path.stat().st_size for path in folder.glob("events.out.tfevents.*"))
-    if summary["status"] != "completed" or summary["steps"] != steps:
-        raise RuntimeError(f"trimtab stopped: {summary['status']}, {summary['steps']} steps")
+    if outcome["status"] != "completed" or outcome["steps"] != steps:
+        raise RuntimeError(f"trimtab stopped: {outcome['status']}, {outcome['steps']} steps")
     if not lines or json.loads(lines[-1])["step"] != steps or not events:
         raise RuntimeError("trimtab left an incomplete record")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,17 +24,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import checks, targets
-from trainer.data.tensors import Data
-from trainer.loop import Trainer
+from trainer.console import Console
 from trainer.optimizers import check_settings
-from trainer.record import check_objective
+from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
+from trainer.sweep import SweptJob, print_sweep
+from trainer.tasks import Job
 
 GROUPS = ("data", "model", "loss", "clip", "guard", "optimizer", "scheduler", "trainer", "task")
 
@@ -49,26 +52,32 @@ class BadInput(SystemExit):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A command, composed: nothing is left that could be refused."""
+class Outcome:
+    """What a job tells the command line and the sweeper."""
 
-    task: Any
-    trainer: Trainer
-    data: Data
-    choices: dict[str, str]
-    numbers: dict[str, float]
+    exit_code: int
+    objective: float | None
 
 
-def run(config: DictConfig) -> dict[str, Any]:
-    """Runs the task of a config in the folder that Hydra made; returns its summary."""
+def run(config: DictConfig) -> Outcome:
+    """Runs the task of a config in the folder that Hydra made."""
+    hydra_config = HydraConfig.get()
     job = _prepared.pop(OmegaConf.to_yaml(config), None)
-    job = job or prepare(config, HydraConfig.get().runtime.choices)
+    job = job or prepare(config, hydra_config.runtime.choices)
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
     seed_everything(config.seed)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    summary: dict[str, Any] = job.task.run(
-        job.trainer, job.data, folder, job.choices, job.numbers
-    )
-    return summary
+    folder = Path(hydra_config.runtime.output_dir)
+    summary = job.task.run(job, folder, Console(brief=sweeping))
+    if sweeping:
+        _finished.append(SweptJob(list(hydra_config.overrides.task), folder, summary))
+    return Outcome(_exit_code(summary, sweeping), summary["objective"]["value"])
+
+
+def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
+    if summary["status"] == "interrupted":
+        return 128 + signal.Signals[summary["reason"]]
+    # A diverged job of a sweep is a finding, which its objective tells; alone it is a failure.
+    return int(summary["status"] != "completed" and not sweeping)
 
 
 def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
@@ -93,7 +102,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
     checkpoints = part("checkpoint")
     data = part("data", optional={"seed": seed})
-    check_objective(config.get("objective"), data.metrics)
+    check_tag("objective", config.get("objective"), data.metrics)
     seed_everything(seed)
     shapes = {"input_shape": data.input_shape, "output_shape": data.output_shape}
     model = part("model", optional=shapes)
@@ -106,13 +115,16 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         horizon = Horizon.of(
             data.batches_per_epoch, accumulate, limits.max_epochs, limits.max_steps
         )
+    schedule = part("scheduler", optimizer, optional={"horizon": horizon})
+    with part.naming("scheduler"):
+        check_tag("monitor", getattr(schedule, "monitor", None), data.metrics)
     trainer = part(
         "trainer",
         model,
         loss,
         optimizer,
         clip=clip,
-        scheduler=part("scheduler", optimizer, horizon),
+        scheduler=schedule,
         guard=guard,
         checkpoints=checkpoints,
         objective=config.get("objective"),
@@ -196,9 +208,15 @@ class Preflight(Callback):
             raise BadInput("the sweep is empty: one of its keys has no value")
         if len({tuple(job) for job in jobs}) < len(jobs):
             raise BadInput("the sweep holds the same job twice: list every value once")
+        _finished.clear()
         for job in jobs:
             job_config = loader.load_sweep_config(config, list(job))
             prepare(_without_hydra(job_config), job_config.hydra.runtime.choices)
+
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Shows all jobs in one table, best first."""
+        print_sweep(_finished, Path(config.hydra.sweep.dir))
 
 
 def unused(path: str) -> str:
@@ -231,5 +249,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
+# Both are handed from one of Hydra's hooks to another, which share nothing but this module.
 _prepared: dict[str, Job] = {}
+_finished: list[SweptJob] = []
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

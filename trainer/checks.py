@@ -26,15 +26,15 @@ def number(
     Raises:
         ValueError: for a bool, a text, NaN, a value out of bounds, or infinity where ``finite``.
     """
-    rule = ["a finite number" if finite else "a number"]
-    rule += [f"> {above:g}"] if above is not None else []
-    rule += [f">= {at_least:g}"] if at_least is not None else []
-    rule += [f"< {below:g}"] if below is not None else []
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    good = good and not math.isnan(value) and (math.isfinite(value) or not finite)
-    good = good and (above is None or value > above) and (at_least is None or value >= at_least)
+    bounds = [f"> {above:g}"] if above is not None else []
+    bounds += [f">= {at_least:g}"] if at_least is not None else []
+    bounds += [f"< {below:g}"] if below is not None else []
+    if not (_is_real(value) and (math.isfinite(value) or not finite and not math.isnan(value))):
+        kind = "a finite number" if finite else "a number"
+        _refuse(name, " ".join([kind, " and ".join(bounds)]).strip(), value, remedy)
+    good = (above is None or value > above) and (at_least is None or value >= at_least)
     if not (good and (below is None or value < below)):
-        _refuse(name, " ".join(rule), value, remedy)
+        _refuse(name, " and ".join(bounds), value, remedy)
     return float(value)
 
 
@@ -62,6 +62,10 @@ def choice(name: str, value: Any, options: tuple[str, ...], remedy: str = "") ->
     if value not in options:
         _refuse(name, f"one of {', '.join(options)}", value, remedy)
     return str(value)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse(name: str, rule: str, value: Any, remedy: str) -> None:

@@ -118,8 +118,9 @@ class NormHistory:
         self.largest = -math.inf
 
     def extend(self, rows: Rows) -> None:
-        """Adds the accepted steps among the rows of a `Meter`."""
+        """Adds the accepted steps among the rows of a `Meter`; a norm that is no number is left out."""
         rows = accepted(rows)
+        rows = rows[np.isfinite(rows[:, 1])]
         self.clipped += int(clipped(rows).sum())
         for norm in rows[:, 1].tolist():
             self.largest = max(self.largest, norm)

@@ -41,7 +41,7 @@ STYLE: Any = {
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Draws ``folder/curves.png`` from metrics.jsonl, in about half a second.
+    """Draws ``folder/curves.png`` from metrics.jsonl: 0.4 s, twice that with matplotlib's import.
 
     Beside it, summary.json adds the title line and the suggested threshold, samples.npz (``input``,
     ``prediction``, ``target``, each (N, C, H, W) in [0, 1]) a strip of images.
@@ -169,7 +169,7 @@ def _draw_row(figure: Figure, panels: list[Panel], series: Series, bottom: float
 def _head(figure: Figure, summary: Mapping[str, Any]) -> None:
     aim, clip = summary.get("objective") or {}, summary.get("clip") or {}
     share, value, status = clip.get("fraction"), aim.get("value"), str(summary.get("status", ""))
-    facts = [] if share is None else [f"{clip['mode']} bound on {100 * share:.0f} % of steps"]
+    facts = [] if share is None else [f"{clip['mode']} bound on {100 * share:.3g} % of steps"]
     facts += [] if value is None else [f"{aim['tag']} {value:.4g}"]
     colour = INK if status == "completed" else RED
     y = 1 - 0.3 / figure.get_figheight()
@@ -197,7 +197,7 @@ def _norms(axes: Axes, series: Series, suggested: float | None) -> None:
         steps, largest = _thinned(*series["grad/norm_max"])
         mean = np.interp(steps, *series["grad/norm"])
         axes.fill_between(steps, mean, largest, color=BLUE, alpha=0.2, lw=0, label="largest")
-    _line(axes, series, "grad/norm_clipped", GREEN, "after")
+    _line(axes, series, "grad/norm_clipped", GREEN, "after", linewidth=0.6)
     _line(axes, series, "grad/threshold", RED, "threshold", linestyle="--", marker="")
     if suggested is not None:
         axes.axhline(suggested, color=INK, ls=":", lw=1.0, label=f"p90 {suggested:.2g}")

@@ -95,9 +95,10 @@ class Record:
         """The objective and the value the run ended with: the worst there is if it diverged, so that
         no sweep picks it; None if it was never recorded."""
         tag = str(self.objective)
-        if diverged:
-            return {"tag": tag, "value": -math.inf if tag in self.higher_is_better else math.inf}
-        return {"tag": tag, "value": self.last.get(tag)}
+        higher = tag in self.higher_is_better
+        worst = -math.inf if higher else math.inf
+        value = worst if diverged else self.last.get(tag)
+        return {"tag": tag, "value": value, "higher_is_better": higher}
 
     def state_dict(self) -> dict[str, Any]:
         """First, best and last of every tag."""
@@ -120,15 +121,15 @@ def default_objective(metrics: Mapping[str, Metric]) -> str:
     return f"val/{next(iter(metrics), 'loss')}"
 
 
-def check_objective(objective: Any, metrics: Mapping[str, Metric]) -> None:
-    """Refuses an objective that no run on data with these metrics would record.
+def check_tag(name: str, tag: Any, metrics: Mapping[str, Metric]) -> None:
+    """Refuses a tag that no run on data with these metrics would record; None passes.
 
     Raises:
-        ValueError: naming what is recorded.
+        ValueError: naming the argument and what is recorded.
     """
-    known = [f"val/{name}" for name in (*metrics, "loss")] + ["train/loss", "grad/norm"]
-    if objective is not None and objective not in known:
-        raise ValueError(f"objective must be one of {', '.join(known)}, got {objective!r}")
+    known = [f"val/{metric}" for metric in (*metrics, "loss")] + ["train/loss", "grad/norm"]
+    if tag is not None and tag not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {tag!r}")
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

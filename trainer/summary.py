@@ -56,14 +56,14 @@ def clip_summary(clip: Clip, norms: NormHistory) -> dict[str, Any]:
 def _verdict(fraction: float | None, max_norm: float | None, suggested: float | None) -> str:
     if fraction is None or suggested is None:
         return "no step was committed"
-    hint = f"the 90th percentile of the norms is {suggested:.3g}"
+    one_in_ten = f"clip.max_norm={suggested:.3g} would bind on one step in ten"
     if max_norm is None:
-        return f"{hint}: a first guess for clip.max_norm"
+        return one_in_ten
     if fraction == 0:
-        return f"max_norm={max_norm:g} never bound; {hint}"
+        return f"never bound, so it changed nothing; {one_in_ten}"
     if fraction > 0.5:
-        return f"max_norm={max_norm:g} rescales most steps, like a smaller learning rate; {hint}"
-    return f"max_norm={max_norm:g} binds only on the larger steps, as it should; {hint}"
+        return f"rescales most steps, like a smaller learning rate; {one_in_ten}"
+    return "binds only on the larger steps, as it should"
 
 
 def versions() -> dict[str, str]:

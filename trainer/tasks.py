@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +13,58 @@ from trainer.schedulers import Horizon
 from trainer.tensorboard import TensorBoard
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command, composed: nothing is left that could be refused.
+
+    Attributes:
+        task: what to do with the rest; has ``run(job, folder, console)``.
+        trainer: ready to fit.
+        data: what to fit.
+        choices: the option chosen in each config group.
+        numbers: every number of the config, by its dotted key.
+    """
+
+    task: Any
+    trainer: Trainer
+    data: Data
+    choices: dict[str, str]
+    numbers: dict[str, float]
+
+
 class Train:
     """Trains, shows the run while it goes on, and leaves a run folder behind."""
 
-    def run(
-        self,
-        trainer: Trainer,
-        data: Data,
-        folder: Path,
-        choices: Mapping[str, str],
-        numbers: Mapping[str, float],
-    ) -> dict[str, Any]:
-        """Returns the summary, which is also in ``folder/summary.json``.
-
-        Args:
-            trainer: ready to fit.
-            data: what to fit.
-            folder: the run folder; it exists.
-            choices: the option chosen in each config group.
-            numbers: every number of the config, by its dotted key.
-        """
-        console, board = Console(), TensorBoard(folder)
+    def run(self, job: Job, folder: Path, console: Console) -> dict[str, Any]:
+        """Returns the summary, which is also in ``folder/summary.json``; the folder exists."""
+        trainer, data = job.trainer, job.data
         horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-        console.start(_header(trainer, choices), horizon.steps, trainer.step, horizon.per_epoch)
+        console.start(_header(job), horizon.steps, trainer.step, horizon.per_epoch)
+        board = TensorBoard(folder)
         try:
             summary = trainer.fit(data, folder, [console, board])
+            board.hparams({**job.choices, **job.numbers}, _final_validation(summary))
         finally:
             console.close()
-        final = {tag: values["last"] for tag, values in summary["metrics"].items()}
-        board.hparams({**choices, **numbers}, {tag: v for tag, v in final.items() if tag.startswith("val/")})
-        board.close()
-        if summary["steps"] > 1:  # plots take matplotlib, whose import costs as much as torch's
-            from trainer.plots import draw_curves
+            board.close()
+        try:
+            from trainer.plots import draw_curves  # matplotlib takes as long to import as torch
 
             draw_curves(folder)
+        except OSError as error:
+            console.note(f"curves.png is not drawn: {error}")
         console.finish(summary, folder)
         return summary
 
 
-def _header(trainer: Trainer, choices: Mapping[str, str]) -> list[str]:
-    count = sum(parameter.numel() for parameter in trainer.parameters)
-    return [
-        "  ".join(f"{key}={value}" for key, value in choices.items()),
-        f"{count:,} parameters in {trainer.precision.dtype} on {trainer.device}",
-    ]
+def _header(job: Job) -> list[str]:
+    count = sum(parameter.numel() for parameter in job.trainer.parameters)
+    what = {key: f"{key}={value}" for key, value in job.choices.items()}
+    lines = [what.pop("data"), what.pop("model"), what.pop("loss"), what.pop("clip")]
+    size = f"{count:,} parameters, {job.data.batches_per_epoch} batches an epoch"
+    return ["  ".join(lines), "  ".join(what.values()), f"{size}, on {job.trainer.device}"]
+
+
+def _final_validation(summary: dict[str, Any]) -> dict[str, float]:
+    metrics = summary["metrics"].items()
+    return {tag: values["last"] for tag, values in metrics if tag.startswith("val/")}

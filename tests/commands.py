@@ -1,0 +1,61 @@
+"""Printed ``python train.py …`` commands as what they compose, without running anything."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from trainer import build
+from trainer.tasks import Job
+
+START = "python train.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """One job of a command: its config without Hydra's node, and the option of each group."""
+
+    config: DictConfig
+    choices: dict[str, str]
+
+    def prepare(self) -> Job:
+        """Builds and rehearses the parts of the job, without leaving a trace on the disk."""
+        return build.prepare(self.config, self.choices)
+
+
+def composed(command: str, extra: Sequence[str] = ()) -> list[Composed]:
+    """The jobs of a command: one, or those of its sweep.
+
+    Args:
+        command: as printed, beginning with ``python train.py``.
+        extra: further overrides.
+    """
+    assert command.startswith(START + " "), f"{command!r} does not begin with {START}"
+    arguments = get_args_parser().parse_args(shlex.split(command.removeprefix(START)))
+    overrides = [*arguments.overrides, *extra]
+    if arguments.config_dir:
+        overrides.append(f"hydra.searchpath=[file://{arguments.config_dir}]")
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        parse = OverridesParser.create().parse_overrides
+        plain = [o.input_line for o in parse(overrides) if not o.is_sweep_override()]
+        hydra = compose("config", plain, return_hydra_config=True).hydra
+        if not (arguments.multirun or hydra.mode == RunMode.MULTIRUN):
+            return [_one(overrides)]
+        swept = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+        (jobs,) = BasicSweeper.split_arguments(parse([*swept, *overrides]), max_batch_size=None)
+        return [_one(list(job)) for job in jobs]
+
+
+def _one(overrides: list[str]) -> Composed:
+    whole = compose("config", overrides, return_hydra_config=True)
+    own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    return Composed(own, {str(k): str(v) for k, v in whole.hydra.runtime.choices.items()})

@@ -1,0 +1,60 @@
+"""What the tests share: the repository's folder, one thread, and a command line run in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["data=random", "model=mlp", "loss=mse", "trainer.max_steps=8", "trainer.log_every=4"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def run_folders(self) -> list[Path]:
+        """Every folder a run was recorded in."""
+        return sorted(path.parent for path in self.folder.rglob("metrics.jsonl"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run beside others on few cores, where OpenMP's spinning threads starve each other."""
+    torch.set_num_threads(1)
+    return
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Runs ``train.py`` with the arguments in an empty folder, in this process."""
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        try:
+            code = train.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err, tmp_path)
+
+    return run

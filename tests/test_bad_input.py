@@ -1,0 +1,103 @@
+"""Bad input: one line naming value, rule and remedy, exit 2, nothing created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, Outcome
+
+NO_CLIP = "use clip=none to train without clipping"
+LINES = {
+    "clip.max_norm=-1": f"clip.max_norm must be > 0, got -1; {NO_CLIP}",
+    "clip.max_norm=0": f"clip.max_norm must be > 0, got 0; {NO_CLIP}",
+    "clip.max_norm=abc": f"clip.max_norm must be a finite number > 0, got 'abc'; {NO_CLIP}",
+    "clip=value clip.clip_value=0": f"clip.clip_value must be > 0, got 0; {NO_CLIP}",
+    "clip.norm_type=0": "clip.norm_type must be 1, 2 or inf, got 0; 2 is the usual choice",
+    "clip=null": "Config group override must be a string or a list. Got NoneType; use <group>=none",
+    "clip=nrm": "Could not find 'clip/nrm'",
+    "clip.max_nrm=1": "Key 'max_nrm' is not in struct",
+    "seed=-1": "seed must be a whole number >= 0 and < 4294967296, got -1",
+    "seed=4294967296": "seed must be a whole number >= 0 and < 4294967296, got 4294967296",
+    "seed=null": "seed must be a whole number >= 0 and < 4294967296, got None",
+    "seed=abc": "seed must be a whole number >= 0 and < 4294967296, got 'abc'",
+    "optimizer.lr=nan": "optimizer.lr must be a finite number > 0, got nan",
+    "optimizer.lr=inf": "optimizer.lr must be a finite number > 0, got inf",
+    "optimizer.lr=-1e-3": "optimizer.lr must be > 0, got -0.001",
+    "optimizer.lr=true": "optimizer.lr must be a finite number > 0, got True",
+    "optimizer.betas=[1.0,0.9]": "optimizer.betas[0] must be >= 0 and < 1, got 1.0",
+    "optimizer.weight_decay=-1": "optimizer.weight_decay must be >= 0, got -1",
+    "data.batch_size=0": "data.batch_size must be a whole number >= 1, got 0",
+    "data.batch_size=1.5": "data.batch_size must be a whole number >= 1, got 1.5",
+    "data.samples=0": "data.samples must be a whole number >= 1, got 0",
+    "trainer.max_epochs=0": "trainer.max_epochs must be a whole number >= 1, got 0",
+    "trainer.max_steps=0": "trainer.max_steps must be a whole number >= 1, got 0",
+    "trainer.log_every=0": "trainer.log_every must be a whole number >= 1, got 0",
+    "trainer.accumulate=0": "trainer.accumulate must be a whole number >= 1, got 0",
+    "trainer.device=cuda:99": "trainer.device must be one this machine has, got 'cuda:99'",
+    "trainer.device=tpu": "trainer.device must be auto, cpu, cuda or cuda:<n>, got 'tpu'",
+    "trainer.precision=fp8": "trainer.precision must be one of fp64, fp32, bf16, got 'fp8'",
+    "loss=combined loss.alpha=-1": "loss.alpha must be a finite number >= 0, got -1",
+    "loss=combined loss.alpha=nan": "loss.alpha must be a finite number >= 0, got nan",
+    "loss=combined loss.alpha=0 loss.beta=0 loss.gamma=0": "must not all be 0",
+    "scheduler=step scheduler.interval=day": "scheduler.interval must be one of step, epoch",
+    "scheduler=plateau scheduler.factor=1": "scheduler.factor must be > 0 and < 1, got 1",
+    "scheduler=plateau scheduler.monitor=val/los": "scheduler.monitor must be one of",
+    "checkpoint.keep=0": "checkpoint.keep must be a whole number >= 1, got 0",
+    "guard.max_consecutive=-1": "guard.max_consecutive must be a whole number >= 0, got -1",
+    "objective=val/psnr": "objective must be one of val/loss, train/loss, grad/norm, got 'val/psnr'",
+    "model=unet": "model=unet: input_shape must be (channels, height, width), got (10,)",
+    "model.hidden=[0]": "model.hidden must be a list of whole numbers >= 1, got [0]",
+    "model._target_=models.mlp.MPL": "there is no MPL in models.mlp",
+    "model._target_=models.mlp": "_target_ models.mlp must be callable, got module",
+    "model._target_=modls.mlp.MLP": "there is no package modls",
+    "+model.hiden=[3]": "hiden is not an argument of models.mlp.MLP; did you mean hidden?",
+    "clip.max_norm=0.1,1": "To sweep over it, add --multirun",
+    "clip.max_norm=${nope}": "Interpolation key 'nope' not found",
+    "clip.max_norm=${clip.max_norm}": "Recursive interpolation detected",
+    "-m clip.max_norm=1,-1": f"clip.max_norm must be > 0, got -1; {NO_CLIP}",
+    "-m clip.max_norm=range(0)": "the sweep is empty",
+    "-m seed=1,1": "the sweep holds the same job twice",
+    "hydra.run.dir=/proc/none/run": "the run folder cannot be made",
+}
+
+
+@pytest.mark.parametrize("arguments", LINES)
+def test_bad_input_is_refused_in_a_line_and_leaves_nothing(
+    arguments: str, command: Callable[..., Outcome]
+) -> None:
+    words = arguments.split(" ")
+    flags = [word for word in words if word == "-m"]
+    outcome = command(*flags, *SMALL, *words[len(flags) :])
+    assert outcome.code == 2
+    assert LINES[arguments] in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(outcome.folder.iterdir()) == []
+    if not any(word in outcome.err for word in ("Could not", "Ambiguous", "multirun")):
+        assert len(outcome.err.strip().splitlines()) == 1
+
+
+YAML = {
+    "empty": (b"", "clip must name a _target_"),
+    "a list": (b"- 1\n- 2\n", "clip=mine: clip must name a _target_, got [1, 2]"),
+    "not UTF-8": (b"\xff\xfe\x00_", "clip/mine.yaml is not UTF-8 text"),
+    "tab-indented": (b"a:\n\tb: 1\n", "clip/mine"),
+    "a duplicate key": (b"_target_: a.B\n_target_: a.C\n", "duplicate key"),
+    "a python tag": (b"a: !!python/object/apply:os.system ['true']\n", "clip/mine"),
+}
+
+
+@pytest.mark.parametrize("kind", YAML)
+def test_a_yaml_that_cannot_be_read_is_named(
+    kind: str, command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    content, expected = YAML[kind]
+    folder = tmp_path / "my_conf" / "clip"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(content)
+    outcome = command("--config-dir", "my_conf", *SMALL, "clip=mine")
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["my_conf"]
