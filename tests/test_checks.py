@@ -1,4 +1,4 @@
-"""Checks of constructor arguments: what passes, and the one line that says why the rest does not."""
+"""Checks of constructor arguments: what passes, and one line on why the rest does not."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_a_number_out_of_bounds_is_told_the_bounds(
 def test_the_message_is_name_rule_value_and_remedy() -> None:
     with pytest.raises(ValueError, match=r"^max_norm must be > 0, got -1; use clip=none$"):
         checks.number("max_norm", -1, above=0, remedy="use clip=none")
-    with pytest.raises(ValueError, match=r"^batch_size must be a whole number >= 1, got 1\.5; or 1$"):
-        checks.whole("batch_size", 1.5, at_least=1, remedy="or 1")
+    with pytest.raises(ValueError, match=r"^samples must be a whole number >= 1, got 1\.5; or 1$"):
+        checks.whole("samples", 1.5, at_least=1, remedy="or 1")
     with pytest.raises(ValueError, match=r"^mode must be one of min, max, got 'mx'; say min$"):
         checks.choice("mode", "mx", ("min", "max"), "say min")
 
@@ -86,7 +86,7 @@ def test_a_whole_number_within_its_bounds_passes(value: int, bounds: dict[str, i
 
 @pytest.mark.parametrize("value", [True, None, "3", 1.5, 3.0, math.nan, INF, [3], -1, 7, 2**64])
 def test_what_is_no_whole_number_within_its_bounds_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^n must be a whole number >= 0 and < 7, got ") as refusal:
+    with pytest.raises(ValueError, match=r"^n must be a whole number >= 0 and < 7") as refusal:
         checks.whole("n", value, below=7)
     assert str(refusal.value).endswith(f"got {value!r}")
 

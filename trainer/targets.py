@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -87,4 +88,7 @@ def _missing(path: str, part: str, parent: Any) -> str:
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     file = getattr(parent, "__file__", None)
     searched = f" (searched {file})" if file else ""
+    own = Path.cwd() / parent.__name__
+    if own.is_dir() and file is not None and not Path(file).is_relative_to(own):
+        hint = f", which hides your own {own}: give that package another name"
     return f"_target_ {path}: there is no {part} in {parent.__name__}{searched}{hint}"

@@ -15,7 +15,7 @@ from trainer.metrics import Metric
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
 
-ORDER, SAMPLES, SPLIT, NOISE = range(1, 5)
+ORDER, SAMPLES, SPLIT, NOISE, ITEM = range(1, 6)
 
 
 class Data(Protocol):

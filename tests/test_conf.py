@@ -1,0 +1,149 @@
+"""Every YAML of every group, found by glob: what it says, what it names, and that it trains."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from commands import composed
+from omegaconf import OmegaConf
+from readme_table import CONF, Option, options
+
+from trainer import targets
+
+OPTIONS = options()
+RECIPES = [option for option in OPTIONS if option.group in ("experiment", "sweep")]
+PARTS = [option for option in OPTIONS if option not in RECIPES]
+OURS = ("trainer.", "models.", "losses.", "hydra_plugins.")
+
+# What build hands to a part, so that no YAML repeats it.
+INJECTED = {
+    *("input_shape", "output_shape", "seed", "params", "optimizer", "horizon", "objective"),
+    *("model", "loss", "clip", "guard", "checkpoints", "scheduler"),
+}
+# (part, key) whose value is on purpose not the Python default, and why.
+ON_PURPOSE = {
+    ("guard/stop", "max_consecutive"): "stop is skip at its strictest",
+    ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
+}
+FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics
+
+
+def _id(option: Option) -> str:
+    return f"{option.group}/{option.name}"
+
+
+def _content(option: Option) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(option.path))
+    assert isinstance(content, dict), f"{_id(option)} must hold keys"
+    return {str(key): value for key, value in content.items()}
+
+
+def _nodes() -> dict[str, dict[str, Any]]:
+    """Every node with a ``_target_``: the parts of the groups, and those in ``config.yaml`` itself."""
+    nodes = {_id(option): _content(option) for option in PARTS}
+    root = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    assert isinstance(root, dict)
+    parts = {key: value for key, value in root.items() if isinstance(value, dict)}
+    return nodes | {str(key): node for key, node in parts.items() if "_target_" in node}
+
+
+NODES = _nodes()
+OUR_NODES = [name for name, node in NODES.items() if node["_target_"].startswith(OURS)]
+
+
+def _keys(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if not key.startswith("_")}
+
+
+def _parameters(node: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(targets.locate(node["_target_"])).parameters
+
+
+def test_there_is_an_option_wherever_config_yaml_chooses_one() -> None:
+    assert PARTS and {option.group for option in RECIPES} == {"experiment", "sweep"}
+    assert "checkpoint" in NODES
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=_id)
+def test_opens_with_a_launch_line_that_chooses_it_and_builds(option: Option) -> None:
+    assert option.lines[0].startswith("# python train.py "), "line 1 must be the launch line"
+    jobs = composed(option.launch)
+    assert jobs
+    for job in jobs:
+        assert job.choices[option.group] == option.name, f"{option.launch} does not choose it"
+        job.prepare()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=_id)
+def test_says_what_it_is(option: Option) -> None:
+    assert option.lines[1] == "#", "an empty comment line under the launch line"
+    assert len(option.doc) > 20
+    assert option.doc.endswith((".", ")")), "whole sentences"
+    mathematical = option.group in ("loss", "clip", "optimizer", "scheduler")
+    if mathematical and option.name != "none":
+        assert FORMULA.search(option.doc), "its formula"
+
+
+@pytest.mark.parametrize("name", [*map(_id, PARTS), "config"])
+def test_every_key_has_a_comment(name: str) -> None:
+    path = CONF / f"{name}.yaml"
+    lines = path.read_text(encoding="utf-8").split("\nhydra:")[0].splitlines()
+    for above, line in zip(["", *lines], lines, strict=False):
+        key = re.match(r" *([A-Za-z]\w*):", line)
+        if key and key[1] != "defaults":
+            assert "  # " in line or above.startswith("#"), f"{key[1]}: its unit or rule"
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_key_is_a_parameter_of_the_target(name: str) -> None:
+    taken = set(_parameters(NODES[name]))
+    assert set(_keys(NODES[name])) <= taken - INJECTED
+
+
+@pytest.mark.parametrize("name", OUR_NODES)
+def test_every_parameter_of_ours_is_a_key(name: str) -> None:
+    assert set(_parameters(NODES[name])) - INJECTED <= set(_keys(NODES[name]))
+
+
+def _differing(name: str) -> set[str]:
+    """Keys of a node whose value is not the default in Python."""
+    parameters, keys = _parameters(NODES[name]), _keys(NODES[name])
+    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in keys.items()}
+    defaults = {key: parameters[key].default for key in keys if key in parameters}
+    return {
+        key
+        for key, default in defaults.items()
+        if default is not inspect.Parameter.empty and plain[key] != default
+    }
+
+
+@pytest.mark.parametrize("name", OUR_NODES)
+def test_defaults_in_yaml_and_python_agree(name: str) -> None:
+    excused = {key for part, key in ON_PURPOSE if part == name}
+    assert _differing(name) == excused  # and an excuse that is no longer needed is dropped
+
+
+def test_every_excuse_is_about_a_part_there_is() -> None:
+    assert {part for part, _ in ON_PURPOSE} <= set(NODES)
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.group == "experiment"], ids=_id
+)
+def test_every_experiment_trains(option: Option) -> None:
+    (job,) = composed(f"python train.py experiment={option.name}", ["trainer.max_steps=2"])
+    prepared = job.prepare()
+    summary = prepared.trainer.fit(prepared.data)
+    assert (summary["status"], summary["steps"]) == ("completed", 2)
+    assert math.isfinite(summary["metrics"]["train/loss"]["last"])
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.group == "sweep"], ids=_id)
+def test_every_sweep_has_jobs_that_differ(option: Option) -> None:
+    jobs = composed(f"python train.py sweep={option.name}")
+    assert len({OmegaConf.to_yaml(job.config) for job in jobs}) == len(jobs) >= 2

@@ -1,0 +1,98 @@
+"""Data too large for memory, or made on the fly: any map-style `torch.utils.data.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from trainer import checks
+from trainer.data.tensors import ITEM, ORDER, Batch, place, seeded_generator
+from trainer.metrics import Metric
+
+
+class MapStyleData:
+    """Samples fetched one by one by a `DataLoader`, in an order that is a pure function of (seed, epoch).
+
+    Whatever a sample draws from torch's generator (an augmentation, say) depends on (seed, epoch,
+    index) alone, with any number of workers; so a resumed epoch goes on as it would have. Data that
+    fits into memory is served several times faster by `TensorData`.
+
+    Args:
+        train: of (input, target) pairs, with a length.
+        val: likewise, or None.
+        batch_size: samples per batch, >= 1.
+        seed: of the order and of what samples draw.
+        num_workers: processes that fetch; 0 fetches in this one.
+        metrics: by name, recorded as ``val/<name>``.
+
+    Raises:
+        ValueError: for arguments out of range or an empty training set.
+    """
+
+    def __init__(
+        self,
+        train: Dataset[Batch],
+        val: Dataset[Batch] | None = None,
+        *,
+        batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        self.train, self.val = train, val
+        self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
+        self.seed = checks.whole("seed", seed)
+        self.num_workers = checks.whole("num_workers", num_workers)
+        self.metrics = dict(metrics or {})
+        self.count = len(train)  # type: ignore[arg-type]
+        if self.count == 0:
+            raise ValueError("training data must hold at least one sample, got none")
+        self.batches_per_epoch = -(-self.count // batch_size)
+        first_input, first_target = _Seeded(train, seed, 0)[0]
+        self.input_shape = tuple(torch.as_tensor(first_input).shape)
+        self.output_shape = tuple(torch.as_tensor(first_target).shape)
+        self.placement = (torch.device("cpu"), torch.float32)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from number ``start`` on, each (B, …) and (B, …)."""
+        order = torch.randperm(self.count, generator=seeded_generator(ORDER, self.seed, epoch))
+        groups = [group.tolist() for group in order.split(self.batch_size)]
+        yield from self._load(_Seeded(self.train, self.seed, epoch + 1), groups[start:])
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation samples in their own order."""
+        if self.val is not None:
+            order = torch.arange(len(self.val))  # type: ignore[arg-type]
+            groups = [group.tolist() for group in order.split(self.batch_size)]
+            yield from self._load(_Seeded(self.val, self.seed, 0), groups)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """From now on every batch comes on this device, floating-point values in this dtype."""
+        self.placement = (device, dtype)
+        return self
+
+    def _load(self, dataset: Dataset[Batch], groups: list[list[int]]) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(self.seed)  # or it would draw from the global one
+        loader = DataLoader(
+            dataset, batch_sampler=groups, num_workers=self.num_workers, generator=generator
+        )
+        for inputs, targets in loader:
+            yield place(inputs, *self.placement), place(targets, *self.placement)
+
+
+class _Seeded(Dataset[Batch]):
+    """A dataset whose item is drawn with torch's generator seeded by (seed, epoch, index)."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
+        self.dataset, self.seed, self.epoch = dataset, seed, epoch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            key = seeded_generator(ITEM, self.seed, self.epoch, index).initial_seed()
+            torch.manual_seed(key)
+            item: tuple[Tensor, Tensor] = self.dataset[index]
+            return item
