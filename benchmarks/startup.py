@@ -89,9 +89,7 @@ def contenders(folder: Path) -> list[Entry]:
 def report(entries: list[Entry]) -> dict:
     """Print both tables and return the figures for the JSON file."""
     seconds = {entry.name: entry.seconds for entry in entries}
-    rows = [
-        [name, spread(values, ".2f") if values else "crashed"] for name, values in seconds.items()
-    ]
+    rows = [[name, spread(values, ".2f") if values else "crashed"] for name, values in seconds.items()]
     print(table(["command", "seconds"], rows))
     ratio = median_ratio(seconds["trimtab"], seconds["bare"])
     print("\n" + table(["bar", "wanted", "measured", ""], [BAR.row(ratio)]))

@@ -23,8 +23,8 @@ def file_limit(size: int) -> Iterator[None]:
 
 
 class Disk(io.FileIO):
-    """An unbuffered file on a disk with ``left`` bytes: a write takes what fits and returns how many
-    bytes that was, or raises ENOSPC where nothing fits."""
+    """An unbuffered file on a disk with ``left`` bytes. A write takes what fits and says how much
+    that was; where nothing fits it raises ENOSPC."""
 
     left = 2**62
 

@@ -208,9 +208,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     assert same(checkpoint.load(path), state())
 
 
-def test_a_disk_that_fills_up_at_any_byte_leaves_the_old_file(
-    tmp_path: Path, intact: bytes
-) -> None:
+def test_a_disk_that_fills_up_at_any_byte_leaves_the_old_file(tmp_path: Path, intact: bytes) -> None:
     path = tmp_path / "a.ckpt"
     checkpoint.save(path, {"step": 1})
     before = path.read_bytes()

@@ -148,10 +148,11 @@ def test_value_reports_the_norm_after() -> None:
 def test_one_formula_serves_many_members() -> None:
     norms = torch.tensor([0.5, 2.0, math.nan, math.inf, 1.0], dtype=torch.float64)
     together = rescaled(norms, 1.0).coefficient
-    alone = [rescaled(norm, 1.0).coefficient for norm in norms]
     assert together is not None
-    assert together.tolist() == [c.item() for c in alone if c is not None]
     assert together.tolist() == [1.0, 1.0 / (2.0 + 1e-6), 1.0, 1.0, 1.0]
+    for norm, expected in zip(norms, together, strict=True):
+        alone = rescaled(norm, 1.0).coefficient  # None: nothing to multiply
+        assert (1.0 if alone is None else alone.item()) == expected.item()
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "1", None])

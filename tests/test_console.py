@@ -139,9 +139,7 @@ def test_a_slow_terminal_gets_fewer_refreshes(clock: list[float]) -> None:
     assert stream.getvalue().count("epoch ") <= 6
 
 
-def test_the_bar_fits_a_narrow_terminal(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bar_fits_a_narrow_terminal(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
     run(stream, clock, steps=20, seconds=2.0).close()
@@ -207,9 +205,7 @@ def test_the_command_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert shlex.split(lines[-2]) == ["curves", str((folder / "curves.png").relative_to(tmp_path))]
 
 
-def test_a_folder_elsewhere_is_named_in_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_elsewhere_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path.parent / "elsewhere"
     for folder in (elsewhere, tmp_path):

@@ -28,7 +28,9 @@ def test_skip_judges_a_large_but_finite_step_as_good() -> None:
 def test_skip_judges_every_member_for_itself() -> None:
     losses = torch.tensor([1.0, math.nan, 1.0])
     norms = torch.tensor([1.0, 1.0, math.inf])
-    assert Skip().judge(losses, norms).tolist() == [False, True, True]
+    verdicts = Skip().judge(losses, norms)
+    assert isinstance(verdicts, torch.Tensor)
+    assert verdicts.tolist() == [False, True, True]
 
 
 def test_skip_ends_the_run_one_refused_step_after_its_patience() -> None:
@@ -64,7 +66,7 @@ def test_skip_restores_its_counters() -> None:
 
 def test_off_refuses_nothing_but_ends_the_run_on_a_non_finite_loss() -> None:
     guard = Off()
-    assert guard.judge(torch.tensor(math.nan), torch.tensor(1.0)) is None
+    assert guard.judge(torch.tensor(math.nan), torch.tensor(1.0)) is False
     assert guard.settle(1.0, math.nan, False) is None
     assert guard.settle(math.inf, 1.0, False) is not None
 

@@ -1,4 +1,4 @@
-"""The loop: it learns, it repeats itself bit for bit, it can be cut anywhere, and it ends as it should."""
+"""The loop: it learns, repeats itself bit for bit, can be cut anywhere, and ends as it should."""
 
 from __future__ import annotations
 
@@ -81,8 +81,16 @@ def test_a_run_cut_anywhere_and_continued_ends_the_same(
         model = net()
         optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
         schedule = cosine(optimizer, Horizon(20 // accumulate, 4, 5))
-        part = Trainer(model, CombinedLoss(), optimizer, clip=ClipByNorm(0.5), scheduler=schedule,
-                       accumulate=accumulate, log_every=3, **limits)
+        part = Trainer(
+            model,
+            CombinedLoss(),
+            optimizer,
+            clip=ClipByNorm(0.5),
+            scheduler=schedule,
+            accumulate=accumulate,
+            log_every=3,
+            **limits,
+        )
         if start is not None:
             part.load_state_dict(start)
         part.fit(data(), tmp_path / folder)
@@ -118,8 +126,15 @@ def test_accumulating_batches_equals_one_batch_as_large(clip: Any, accumulate: i
     for size, times in ((8, accumulate), (8 * accumulate, 1)):
         model = linear(torch.float64)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        run = Trainer(model, nn.MSELoss(), optimizer, clip=clip, accumulate=times, max_epochs=3,
-                      precision="fp64")
+        run = Trainer(
+            model,
+            nn.MSELoss(),
+            optimizer,
+            clip=clip,
+            accumulate=times,
+            max_epochs=3,
+            precision="fp64",
+        )
         run.fit(data(size, samples=44))  # 44 leaves a last batch that is smaller
         runs.append(run)
     assert runs[0].step == runs[1].step
@@ -194,8 +209,9 @@ def test_a_plateau_lowers_the_rate_and_it_is_recorded() -> None:
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     schedule = plateau(optimizer, Horizon(1, 1, 1), mode="max", patience=1, monitor="val/mse")
-    summary = Trainer(model, nn.MSELoss(), optimizer, scheduler=schedule, max_epochs=6,
-                      log_every=1).fit(data())
+    summary = Trainer(model, nn.MSELoss(), optimizer, scheduler=schedule, max_epochs=6, log_every=1).fit(
+        data()
+    )
     assert summary["metrics"]["lr"]["last"] < summary["metrics"]["lr"]["first"]
 
 

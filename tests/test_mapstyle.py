@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,9 +44,7 @@ def test_an_epoch_holds_each_sample_once_and_starts_anywhere(workers: int) -> No
 def test_workers_change_nothing_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    alone, helped = (
-        epoch(MapStyleData(Noisy(), batch_size=4, num_workers=n), 1) for n in (0, 2)
-    )
+    alone, helped = (epoch(MapStyleData(Noisy(), batch_size=4, num_workers=n), 1) for n in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -54,7 +54,7 @@ def test_seeds_and_epochs_differ_in_order_and_noise() -> None:
         torch.cat(epoch(MapStyleData(Noisy(), batch_size=4, seed=seed), number))
         for seed, number in ((0, 0), (0, 1), (1, 0))
     ]
-    assert not any(torch.equal(a, b) for a, b in zip(orders, orders[1:], strict=False))
+    assert not any(torch.equal(a, b) for a, b in pairwise(orders))
 
 
 def test_it_trains_and_validates() -> None:

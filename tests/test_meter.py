@@ -1,4 +1,4 @@
-"""The meter and the norm history: means over accepted steps, quantiles, bounded memory, cut anywhere."""
+"""The meter and the norm history: means over accepted steps, quantiles, bounded memory."""
 
 from __future__ import annotations
 

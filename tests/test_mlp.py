@@ -55,7 +55,7 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize("hidden", [50, "50", (50, 0), (50, -1), (50.0,), (True,), ("50",), None])
+@pytest.mark.parametrize("hidden", [50, "50", "", (50, 0), (50, -1), (50.0,), (True,), ("50",), None])
 def test_refuses_bad_hidden_widths_in_one_line(hidden):
     line = f"hidden must be a list of whole numbers >= 1, got {hidden!r}; the default is [50, 50]"
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):

@@ -1,4 +1,4 @@
-"""A refused step leaves no trace, for every optimizer in conf/ and for buffers; a committed one is right."""
+"""A refused step leaves no trace, for every optimizer in conf/; a committed one is right."""
 
 from __future__ import annotations
 

@@ -123,7 +123,5 @@ def test_refuses_a_shape_that_is_no_image(name, shape):
 
 
 def test_refuses_an_output_of_another_size():
-    with pytest.raises(
-        ValueError, match=r"^output_shape must be \(channels, 8, 4\), .*got \(1, 8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"^output_shape must be \(channels, 8, 4\), .*got \(1, 8, 8\)"):
         UNet((1, 8, 4), (1, 8, 8))

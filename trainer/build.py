@@ -112,9 +112,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     with part.naming("trainer"):
         limits = config.trainer
         accumulate = checks.whole("accumulate", limits.accumulate, at_least=1)
-        horizon = Horizon.of(
-            data.batches_per_epoch, accumulate, limits.max_epochs, limits.max_steps
-        )
+        horizon = Horizon.of(data.batches_per_epoch, accumulate, limits.max_epochs, limits.max_steps)
     schedule = part("scheduler", optimizer, optional={"horizon": horizon})
     with part.naming("scheduler"):
         check_tag("monitor", getattr(schedule, "monitor", None), data.metrics)
@@ -212,7 +210,6 @@ class Preflight(Callback):
         for job in jobs:
             job_config = loader.load_sweep_config(config, list(job))
             prepare(_without_hydra(job_config), job_config.hydra.runtime.choices)
-
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Shows all jobs in one table, best first."""

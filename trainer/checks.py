@@ -29,7 +29,7 @@ def number(
     bounds = [f"> {above:g}"] if above is not None else []
     bounds += [f">= {at_least:g}"] if at_least is not None else []
     bounds += [f"< {below:g}"] if below is not None else []
-    if not (_is_real(value) and (math.isfinite(value) or not finite and not math.isnan(value))):
+    if not (_is_real(value) and (math.isfinite(value) or not (finite or math.isnan(value)))):
         kind = "a finite number" if finite else "a number"
         _refuse(name, " ".join([kind, " and ".join(bounds)]).strip(), value, remedy)
     good = (above is None or value > above) and (at_least is None or value >= at_least)

@@ -12,7 +12,6 @@ parameter, clamping would pass the inf off as an ordinary value. Refusing such a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,7 +44,7 @@ class Clip(Protocol):
 
     norm_type: float
 
-    def __call__(self, gradients: Sequence[Tensor], norm: Tensor) -> Clipped: ...
+    def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -66,7 +65,7 @@ class NoClip(Stateless):
 
     norm_type = 2.0
 
-    def __call__(self, gradients: Sequence[Tensor], norm: Tensor) -> Clipped:
+    def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Does nothing."""
         return Clipped()
 
@@ -98,7 +97,7 @@ class ClipByNorm(Stateless):
         """c, whatever the norm."""
         return self.max_norm
 
-    def __call__(self, gradients: Sequence[Tensor], norm: Tensor) -> Clipped:
+    def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Returns the coefficient in (0, 1] still to be applied; touches nothing itself."""
         return rescaled(norm, self.threshold(norm))
 
@@ -118,32 +117,42 @@ class ClipByValue(Stateless):
     def __init__(self, clip_value: float = 0.5) -> None:
         self.clip_value = checks.number("clip_value", clip_value, above=0, remedy=REMEDY)
 
-    def __call__(self, gradients: Sequence[Tensor], norm: Tensor) -> Clipped:
+    def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Clamps in place and measures the norm again."""
         largest = total_norm(gradients, math.inf)
         # Infinite bounds leave a non-finite gradient as it is, without asking the device first.
         limit = torch.where(torch.isfinite(largest), self.clip_value, math.inf)
         limits = [limit.to(g.dtype) for g in gradients]
         torch._foreach_clamp_max_(gradients, limits)
-        torch._foreach_clamp_min_(gradients, torch._foreach_neg(limits))
+        torch._foreach_clamp_min_(gradients, [-limit for limit in limits])
         return Clipped(norm=total_norm(gradients), threshold=self.clip_value)
 
 
 def rescaled(norm: Tensor, threshold: float) -> Clipped:
     """The norm family's one formula: the coefficient that brings ``norm`` down to ``threshold``.
 
+    At or under the threshold nothing is multiplied, so that an untouched gradient stays bit for bit;
+    NaN and inf fail the comparison too, so neither is spread.
+
     Args:
         norm: shape () or (K,).
         threshold: c, a number that broadcasts against the norm.
     """
-    # Compared, not clamped: at or under the threshold the coefficient is exactly one, so an untouched
-    # gradient stays bit for bit; and both NaN and inf fail the test, so neither is spread.
+    if known_to_host(norm):  # six kernels on a scalar cost more than clipping a small model
+        value = norm.item()
+        if not threshold < value < math.inf:
+            return Clipped(threshold=threshold)
+        return Clipped(norm.new_tensor(threshold / (value + 1e-6)), threshold=threshold)
     bound = (norm > threshold) & (norm < math.inf)
-    coefficient = torch.where(bound, threshold / (norm + 1e-6), 1.0)
-    return Clipped(coefficient, threshold=threshold)
+    return Clipped(torch.where(bound, threshold / (norm + 1e-6), 1.0), threshold=threshold)
 
 
-def total_norm(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
+def known_to_host(value: Tensor) -> bool:
+    """Whether reading the tensor is free: one number, not on a device that runs ahead of the host."""
+    return value.dim() == 0 and value.is_cpu
+
+
+def total_norm(gradients: list[Tensor], norm_type: float = 2.0) -> Tensor:
     """‖g‖_p over all gradients as one vector: a tensor of shape (), no host synchronisation on CUDA.
 
     Entries near 3e30 overflow a float32 sum of squares, and a norm of inf would silently zero the
@@ -155,7 +164,7 @@ def total_norm(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not gradients:
         raise ValueError("no parameter received a gradient: is the loss detached from the model?")
-    if gradients[0].device.type != "cpu":
+    if not gradients[0].is_cpu:
         return _norm_in(torch.float64, gradients, norm_type)
     wide = torch.float64 if gradients[0].dtype == torch.float64 else torch.float32
     norm = _norm_in(wide, gradients, norm_type)
@@ -164,9 +173,10 @@ def total_norm(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     return norm
 
 
-def _norm_in(dtype: torch.dtype, gradients: Sequence[Tensor], norm_type: float) -> Tensor:
+def _norm_in(dtype: torch.dtype, gradients: list[Tensor], norm_type: float) -> Tensor:
     parts = torch._foreach_norm(gradients, norm_type, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack(parts), norm_type)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(parts), norm_type)
+    return norm
 
 
 def _norm_type(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Sentences for a command that Hydra could not compose. Imports nothing heavy: a typo answers at once."""
+"""Sentences for a command that Hydra could not compose; nothing heavy is imported for a typo."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from trainer import checks
+from trainer.clipping import known_to_host
 
 LOSS = "non-finite loss"
 GRADIENT = "non-finite gradient"
@@ -25,7 +25,7 @@ class Guard(Protocol):
     skipped: int
     causes: dict[str, int]
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | None: ...
+    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool: ...
     def settle(self, loss: float, norm: float, refused: bool) -> str | None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -38,9 +38,9 @@ class Off:
         self.skipped = 0
         self.causes: dict[str, int] = {}
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | None:
-        """None: every step is committed, nobody has to look."""
-        return None
+    def judge(self, loss: Tensor, norm: Tensor) -> bool:
+        """Never refuses."""
+        return False
 
     def settle(self, loss: float, norm: float, refused: bool) -> str | None:
         """Returns the reason to end the run, or None."""
@@ -71,8 +71,11 @@ class Skip:
         self.consecutive = 0
         self.causes = {LOSS: 0, GRADIENT: 0}
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Whether to refuse the step: bool, of the shape of the loss; True refuses."""
+    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool:
+        """Whether to refuse the step: a bool, or a tensor of them where the loss is on a device or
+        one per member, shape (K,)."""
+        if known_to_host(loss) and known_to_host(norm):
+            return not (math.isfinite(loss.item()) and math.isfinite(norm.item()))
         # x − x is 0 where x is finite and NaN where it is not, and NaN differs from everything: a
         # third of the kernels that isfinite takes, and no sum that could overflow.
         return (loss - loss) != (norm - norm)

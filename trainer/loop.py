@@ -96,7 +96,7 @@ class Trainer:
         self.limits = (max_epochs, max_steps)
         Horizon.of(1, 1, *self.limits)
         self.model = model.to(self.device, self.precision.dtype)
-        self.forward = torch.compile(self.model) if compile else self.model
+        self.forward: nn.Module = torch.compile(self.model) if compile else self.model  # type: ignore
         self.loss = loss
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -111,9 +111,7 @@ class Trainer:
         self.epoch = self.batch = self.step = 0
         self.ending: Ending | None = None
 
-    def fit(
-        self, data: Data, folder: Path | None = None, views: Sequence[View] = ()
-    ) -> dict[str, Any]:
+    def fit(self, data: Data, folder: Path | None = None, views: Sequence[View] = ()) -> dict[str, Any]:
         """Trains to the horizon, or until a signal or the guard ends the run.
 
         Args:
@@ -163,16 +161,16 @@ class Trainer:
         loss, terms = self._forward_backward(batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = total_norm(gradients, self.clip.norm_type)
-        refused = self.guard.judge(loss, norm)
-        if refused:  # on CUDA this waits for the device
+        refused = bool(self.guard.judge(loss, norm))  # on CUDA this waits for the device
+        if refused:
             clipped = Clipped()
             self.transaction.roll_back()
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped)
         self.schedule.step_ended()
-        self.meter.add(loss, norm, clipped, bool(refused), terms)
-        return bool(refused)
+        self.meter.add(loss, norm, clipped, refused, terms)
+        return refused
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Leaves the gradient of the mean loss over all samples of the batches in ``.grad``."""
@@ -183,17 +181,17 @@ class Trainer:
         for inputs, targets in batches:
             with self.precision.autocast():
                 loss, terms = split_loss(self.loss(self.forward(inputs), targets))
-            share = len(inputs) / samples
-            # Multiplying by one would cost two kernels in every step that does not accumulate.
-            (loss if share == 1 else loss * share).backward()
-            for name, value in {"": loss, **terms}.items():
-                part = value.detach() if share == 1 else value.detach() * share
-                means[name] = means[name] + part if name in means else part
+            values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+            if len(batches) == 1:  # multiplying by one would cost every step two kernels
+                loss.backward()
+                means = values
+            else:
+                share = len(inputs) / samples
+                (loss * share).backward()
+                means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
         return means.pop(""), means
 
-    def _between_steps(
-        self, data: Data, horizon: Horizon, refused: bool, signals: StopSignals
-    ) -> None:
+    def _between_steps(self, data: Data, horizon: Horizon, refused: bool, signals: StopSignals) -> None:
         """Everything that is due after a step: settle, record, validate, schedule, checkpoint."""
         log_due = self.step % self.log_every == 0 or self.step == horizon.steps
         epoch_ends = self.batch >= data.batches_per_epoch or self.step == horizon.steps
@@ -221,7 +219,7 @@ class Trainer:
             return
         rows = self.meter.read()
         self.norms.extend(rows)
-        for loss, norm, _, refused, *_ in rows.tolist():
+        for refused, loss, norm, *_ in rows.tolist():
             reason = self.guard.settle(loss, norm, bool(refused))
             if reason and not self.ending:
                 self.ending = Ending("diverged", reason)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.clipping import Clipped
+from trainer.clipping import Clipped, known_to_host
 
 Rows = NDArray[np.float64]
 
@@ -19,14 +19,15 @@ Rows = NDArray[np.float64]
 class Meter:
     """Collects a row per step and turns the rows of one log interval into its record.
 
-    Keeping the tensors and stacking them once an interval costs a few microseconds a step;
-    ``.item()`` in each step would make a GPU wait for the host.
+    A step's numbers stay where they are and are read together: ``.item()`` in each step would make a
+    GPU wait for the host.
     """
 
     def __init__(self) -> None:
         self.terms: tuple[str, ...] = ()
         self.threshold: float | None = None
         self.pending: list[Tensor] = []
+        self.refused: list[bool] = []
         self.settled: list[list[float]] = []
 
     def add(
@@ -41,19 +42,23 @@ class Meter:
         after = clip.norm
         if after is None:
             after = norm if clip.coefficient is None else norm * clip.coefficient
-        self.pending += (loss, norm, after, _FLAGS[refused], *terms.values())
+        self.pending += (loss, norm, after, *terms.values())
+        self.refused.append(refused)
         self.terms = tuple(terms)
         self.threshold = clip.threshold or self.threshold
 
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
 
-        Columns: loss, norm before, norm after, refused, then the terms.
+        Columns: refused, loss, norm before, norm after, then the terms.
         """
-        device = self.pending[0].device
-        flat = [value.to(device, torch.float64) for value in self.pending]
-        rows = torch.stack(flat).cpu().numpy().reshape(-1, 4 + len(self.terms))
-        self.pending = []
+        if known_to_host(self.pending[0]):  # stacking hundreds of scalars costs more than reading them
+            flat = [value.item() for value in self.pending]
+        else:
+            flat = torch.stack([value.double() for value in self.pending]).tolist()
+        columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms))
+        rows = np.column_stack([self.refused, columns])
+        self.pending, self.refused = [], []
         self.settled += rows.tolist()
         return rows
 
@@ -64,11 +69,11 @@ class Meter:
         self.settled = []
         if not len(rows):
             return {}
-        mean = rows.mean(axis=0).tolist()
-        values = {"train/loss": mean[0]}
-        values |= {f"train/loss/{name}": m for name, m in zip(self.terms, mean[4:], strict=True)}
-        values |= {"grad/norm": mean[1], "grad/norm_max": float(rows[:, 1].max())}
-        values |= {"grad/norm_clipped": mean[2], "grad/clipped": float(clipped(rows).mean())}
+        _, loss, before, after, *terms = (rows.sum(axis=0) / len(rows)).tolist()
+        values = {"train/loss": loss}
+        values |= {f"train/loss/{name}": m for name, m in zip(self.terms, terms, strict=True)}
+        values |= {"grad/norm": before, "grad/norm_max": float(rows[:, 2].max())}
+        values |= {"grad/norm_clipped": after, "grad/clipped": float(clipped(rows).mean())}
         if self.threshold is not None:
             values["grad/threshold"] = self.threshold
         return values
@@ -91,12 +96,12 @@ class Meter:
 
 def accepted(rows: Rows) -> Rows:
     """The rows of the steps that were committed."""
-    return rows[rows[:, 3] == 0] if len(rows) else rows
+    return rows[rows[:, 0] == 0] if len(rows) else rows
 
 
 def clipped(rows: Rows) -> NDArray[np.bool_]:
     """For each row, whether the clip changed the gradient."""
-    return rows[:, 2] < rows[:, 1]
+    return rows[:, 3] < rows[:, 2]
 
 
 class NormHistory:
@@ -120,9 +125,9 @@ class NormHistory:
     def extend(self, rows: Rows) -> None:
         """Adds the accepted steps among the rows of a `Meter`; a norm that is no number is left out."""
         rows = accepted(rows)
-        rows = rows[np.isfinite(rows[:, 1])]
+        rows = rows[np.isfinite(rows[:, 2])]
         self.clipped += int(clipped(rows).sum())
-        for norm in rows[:, 1].tolist():
+        for norm in rows[:, 2].tolist():
             self.largest = max(self.largest, norm)
             if self.seen % self.stride == 0:
                 self.kept.append(norm)
@@ -142,6 +147,3 @@ class NormHistory:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores all of it."""
         vars(self).update(state, kept=list(state["kept"]))
-
-
-_FLAGS = (torch.tensor(0.0), torch.tensor(1.0))

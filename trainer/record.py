@@ -71,9 +71,7 @@ class Record:
     def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
         """Sample pictures, each (N, C, H, W): to ``samples.npz`` and to the views."""
         if self.folder is not None:
-            np.savez(
-                self.folder / "samples.npz", input=inputs, prediction=predictions, target=targets
-            )
+            np.savez(self.folder / "samples.npz", input=inputs, prediction=predictions, target=targets)
         for view in self.views:
             view.images(step, inputs, predictions, targets)
 

@@ -50,6 +50,8 @@ def print_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
         status = job.summary["status"]
         differs = " ".join(item for item in job.overrides if item not in common)
         value = number(job.summary["objective"]["value"])
-        table.add_row(job.folder.name, value, Text(status, STATUS_STYLES.get(status, "bold red")), differs)
+        table.add_row(
+            job.folder.name, value, Text(status, STATUS_STYLES.get(status, "bold red")), differs
+        )
     out.print("", table, "", sep="\n")
     out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)

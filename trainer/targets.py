@@ -1,4 +1,4 @@
-"""What a ``_target_`` names, and sentences for people when it names nothing or takes no such argument."""
+"""What a ``_target_`` names, and sentences for when it names nothing or takes no such argument."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         # Unbuffered: a record that could not be written whole must not stay behind in a buffer.
-        self.file = open(folder / name, "ab", buffering=0)  # noqa: SIM115
+        self.file = open(folder / name, "ab", buffering=0)
         self.writer = RecordWriter(self.file)
         self.failing = False
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))

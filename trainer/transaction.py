@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Transaction:
         optimizer: what `commit` steps.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], optimizer: Optimizer) -> None:
+    def __init__(self, modules: Iterable[nn.Module], optimizer: Optimizer) -> None:
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
         self.saved = [torch.empty_like(buffer) for buffer in self.buffers]
         self.optimizer = optimizer
@@ -38,7 +38,7 @@ class Transaction:
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.saved)
 
-    def commit(self, gradients: Sequence[Tensor], clipped: Clipped) -> None:
+    def commit(self, gradients: list[Tensor], clipped: Clipped) -> None:
         """Applies the clip's coefficient and takes the optimizer step.
 
         A fused optimizer divides each gradient by ``grad_scale`` as it reads it, so the coefficient

@@ -30,9 +30,7 @@ def digits_denoise(
         ValueError: for an argument out of range.
     """
     sigma = checks.number("sigma", sigma, at_least=0, remedy="the default is 0.3")
-    fraction = checks.number(
-        "val_fraction", val_fraction, above=0, below=1, remedy="the default is 0.2"
-    )
+    fraction = checks.number("val_fraction", val_fraction, above=0, below=1, remedy="the default is 0.2")
     images = _images()
     images = images[torch.randperm(len(images), generator=seeded_generator(SPLIT))]
     held_out = min(max(round(len(images) * fraction), 1), len(images) - 1)

@@ -15,7 +15,7 @@ from trainer.metrics import Metric
 
 
 class MapStyleData:
-    """Samples fetched one by one by a `DataLoader`, in an order that is a pure function of (seed, epoch).
+    """Samples fetched by a `DataLoader` in an order that is a pure function of (seed, epoch).
 
     Whatever a sample draws from torch's generator (an augmentation, say) depends on (seed, epoch,
     index) alone, with any number of workers; so a resumed epoch goes on as it would have. Data that
