@@ -128,10 +128,10 @@ def test_numbers_of_any_format_are_read_as_float64() -> None:
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         value = torch.tensor(0.1, dtype=dtype)
         meter.add(value, value, Clipped(), False, {"part": value})
-    rows = meter.read()
-    assert rows.dtype == np.float64
+    values = interval(meter)
     exact = [torch.tensor(0.1, dtype=d).double().item() for d in (torch.bfloat16, torch.float32)]
-    assert rows[:, 0].tolist() == rows[:, 4].tolist() == [*exact, 0.1]
+    mean = pytest.approx(sum([*exact, 0.1]) / 3, rel=1e-15)
+    assert values["train/loss"] == values["train/loss/part"] == values["grad/norm"] == mean
 
 
 @pytest.mark.parametrize("cut", range(6))
@@ -155,9 +155,12 @@ def saved(meter: Meter) -> dict[str, Any]:
 
 
 def rows(norms: Any, refused: Any = False, factor: Any = 1.0) -> Rows:
-    norms = np.asarray(norms, dtype=np.float64)
-    columns = np.broadcast_arrays(np.zeros_like(norms), norms, norms * factor, refused)
-    return np.stack(columns, axis=1).astype(np.float64)
+    """What a meter reads from steps of these norms, which the clip multiplied by the factor."""
+    meter, columns = Meter(), np.broadcast_arrays(norms, refused, factor)
+    for norm, bad, coefficient in zip(*(column.tolist() for column in columns), strict=True):
+        before, after = torch.tensor([norm, norm * coefficient], dtype=torch.float64)
+        meter.add(before, before, Clipped(norm=after), bool(bad), {})
+    return meter.read()
 
 
 @settings(deadline=None, max_examples=40)
@@ -190,7 +193,7 @@ def test_a_long_run_is_sampled_evenly_in_bounded_memory(count: int, chunk: int) 
 
 
 def test_the_quantiles_of_a_long_run_are_near_those_of_all_its_norms() -> None:
-    norms = np.random.default_rng(0).lognormal(size=40_000)
+    norms = np.random.default_rng(0).lognormal(size=20_000)
     history = NormHistory()
     history.extend(rows(norms))
     for q in (0.1, 0.5, 0.9, 0.99):
@@ -221,7 +224,7 @@ def test_without_a_norm_there_is_no_quantile() -> None:
     assert NormHistory().quantile(0.5) is None
 
 
-@pytest.mark.parametrize("cut", [0, 1, 7, 8, 9, 37, 100])
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 37, 99])
 def test_a_history_that_is_saved_and_restored_goes_on_as_if_nothing_had_been(
     tmp_path: Path, cut: int
 ) -> None:

@@ -36,7 +36,8 @@ def test_the_seed_alone_decides() -> None:
     first = random_regression(seed=5)
     torch.manual_seed(2)
     second, other = random_regression(seed=5), random_regression(seed=6)
-    for a, b, c in zip((*first.train, *first.val), (*second.train, *second.val), other.train * 2):  # noqa: B905
+    draws = [(*data.train, *data.val) for data in (first, second, other)]
+    for a, b, c in zip(*draws, strict=True):
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
 

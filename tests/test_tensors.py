@@ -157,22 +157,16 @@ def test_labels_and_scalar_targets_are_checked_too() -> None:
         TensorData((numbered(3)[0], scalars), numbered(2), batch_size=1)
 
 
-def ragged(samples: int, width: int) -> Batch:
-    return torch.zeros(samples, width), torch.zeros(samples, 1)
-
-
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [
         (numbered(0), numbered(2), "training data must hold at least one sample, got none"),
         ((numbered(3)[0], numbered(2)[1]), numbered(2), "training .* as many, got 3 and 2"),
         (numbered(2), (numbered(0)[0], numbered(2)[1]), "validation .* as many, got 0 and 2"),
-        (ragged(3, 10), ragged(3, 7), "validation"),
-        ((torch.zeros(3, 2), torch.zeros(3, 1)), (torch.zeros(3, 2), torch.zeros(3)), "validation"),
     ],
-    ids=["empty", "mismatched", "mismatched validation", "other inputs", "other targets"],
+    ids=["empty", "mismatched", "mismatched validation"],
 )
-def test_data_that_does_not_fit_together_is_refused(train: Batch, val: Batch, message: str) -> None:
+def test_data_that_is_empty_or_incomplete_is_refused(train: Batch, val: Batch, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TensorData(train, val, batch_size=1)
 

@@ -24,6 +24,7 @@ from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
+from trainer.shortcuts import backward
 from trainer.signals import StopSignals
 from trainer.summary import Ending, clip_summary, norm_summary, versions
 from trainer.transaction import Transaction
@@ -183,11 +184,11 @@ class Trainer:
                 loss, terms = split_loss(self.loss(self.forward(inputs), targets))
             values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
             if len(batches) == 1:  # multiplying by one would cost every step two kernels
-                loss.backward()
+                backward(loss)
                 means = values
             else:
                 share = len(inputs) / samples
-                (loss * share).backward()
+                backward(loss * share)
                 means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
         return means.pop(""), means
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.clipping import Clipped
+from trainer.shortcuts import FusedAdam
 
 
 class Transaction:
@@ -27,6 +28,7 @@ class Transaction:
         self.saved = [torch.empty_like(buffer) for buffer in self.buffers]
         self.optimizer = optimizer
         self.rides = _takes_scale(optimizer)
+        self.shortcut = FusedAdam(optimizer)
 
     def begin(self) -> None:
         """Before the forward pass."""
@@ -44,13 +46,14 @@ class Transaction:
         A fused optimizer divides each gradient by ``grad_scale`` as it reads it, so the coefficient
         costs no pass of its own over the gradients.
         """
-        if clipped.coefficient is not None:
-            if self.rides:
-                scale = clipped.coefficient.reciprocal().float()
-                self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
-            else:
-                torch._foreach_mul_(gradients, clipped.coefficient)
-        self.optimizer.step()
+        scale: Tensor | None = None
+        if clipped.coefficient is not None and self.rides:
+            scale = clipped.coefficient.reciprocal().float()
+        elif clipped.coefficient is not None:
+            torch._foreach_mul_(gradients, clipped.coefficient)
+        if not self.shortcut.step(scale):
+            self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
+            self.optimizer.step()
 
 
 def _takes_scale(optimizer: Optimizer) -> bool:

@@ -1,0 +1,67 @@
+"""Number formats and devices of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.precision import PRECISIONS, Precision, pick_device
+
+CPU = torch.device("cpu")
+FORMATS = {
+    "fp64": (torch.float64, torch.float64),
+    "fp32": (torch.float32, torch.float32),
+    "bf16": (torch.float32, torch.bfloat16),
+}
+
+
+def test_every_precision_has_its_formats_written_down_here() -> None:
+    assert FORMATS.keys() == set(PRECISIONS)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_what_parameters_are_stored_and_products_computed_in(name: str) -> None:
+    stored, computed = FORMATS[name]
+    precision = Precision(name, CPU)
+    assert precision.dtype == stored
+    model = torch.nn.Linear(3, 2, dtype=precision.dtype)
+    with precision.autocast():
+        output = model(torch.ones(1, 3, dtype=precision.dtype))
+    assert output.dtype == computed
+    output.sum().backward()
+    assert model.weight.grad is not None
+    assert model.weight.grad.dtype == stored
+
+
+def test_autocast_ends_with_the_forward_pass() -> None:
+    precision = Precision("bf16", CPU)
+    for _ in range(2):  # a fresh context each time: one context cannot be entered twice
+        with precision.autocast():
+            assert torch.is_autocast_enabled("cpu")
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("name", ["fp8", "FP32", "float32", "", None, 32])
+def test_an_unknown_precision_is_refused_with_those_there_are(name: Any) -> None:
+    with pytest.raises(ValueError, match=f"^precision must be one of {', '.join(PRECISIONS)}, got "):
+        Precision(name, CPU)
+
+
+def test_auto_is_cuda_where_there_is_one_else_the_cpu() -> None:
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "mps", "", "cuda:x", "cuda:-1", "gpu", None, 1.5])
+def test_an_unknown_device_is_refused_by_name(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"^device must be auto, cpu, cuda or cuda:<n>, got "):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("number", [torch.cuda.device_count(), 99])
+def test_a_device_that_this_machine_lacks_is_refused_with_a_remedy(number: int) -> None:
+    message = rf"^device must be one this machine has, got 'cuda:{number}' .*; use device=cpu$"
+    with pytest.raises(ValueError, match=message):
+        pick_device(f"cuda:{number}")
