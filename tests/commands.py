@@ -47,15 +47,15 @@ def composed(command: str, extra: Sequence[str] = ()) -> list[Composed]:
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         parse = OverridesParser.create().parse_overrides
         plain = [o.input_line for o in parse(overrides) if not o.is_sweep_override()]
-        hydra = compose("config", plain, return_hydra_config=True).hydra
-        if not (arguments.multirun or hydra.mode == RunMode.MULTIRUN):
-            return [_one(overrides)]
-        swept = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+        whole = compose("config", plain, return_hydra_config=True)
+        if not (arguments.multirun or whole.hydra.mode == RunMode.MULTIRUN):
+            assert len(plain) == len(overrides), f"{command}: swept values need -m"
+            return [_without_hydra(whole)]
+        swept = [f"{key}={values}" for key, values in (whole.hydra.sweeper.params or {}).items()]
         (jobs,) = BasicSweeper.split_arguments(parse([*swept, *overrides]), max_batch_size=None)
-        return [_one(list(job)) for job in jobs]
+        return [_without_hydra(compose("config", [*j], return_hydra_config=True)) for j in jobs]
 
 
-def _one(overrides: list[str]) -> Composed:
-    whole = compose("config", overrides, return_hydra_config=True)
+def _without_hydra(whole: DictConfig) -> Composed:
     own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
     return Composed(own, {str(k): str(v) for k, v in whole.hydra.runtime.choices.items()})

@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports run downwards, nothing heavy at a start, files and functions short."""
+"""The house keeps its shape: imports run downwards, starts are light, files and functions short."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_one_formula_serves_many_members() -> None:
     assert together.tolist() == [1.0, 1.0 / (2.0 + 1e-6), 1.0, 1.0, 1.0]
     for norm, expected in zip(norms, together, strict=True):
         alone = rescaled(norm, 1.0).coefficient  # None: nothing to multiply
-        assert (1.0 if alone is None else alone.item()) == expected.item()
+        assert (1.0 if alone is None else alone) == expected.item()
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "1", None])

@@ -65,7 +65,8 @@ def _parameters(node: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def test_there_is_an_option_wherever_config_yaml_chooses_one() -> None:
-    assert PARTS and {option.group for option in RECIPES} == {"experiment", "sweep"}
+    assert PARTS
+    assert {option.group for option in RECIPES} == {"experiment", "sweep"}
     assert "checkpoint" in NODES
 
 

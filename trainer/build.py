@@ -169,7 +169,7 @@ class _Parts:
 
 
 def _numbers(config: DictConfig) -> dict[str, float]:
-    """Every number in the config by its dotted key, for the HPARAMS tab."""
+    """The numbers that runs are compared by, by their dotted keys."""
     flat: dict[str, float] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -179,7 +179,8 @@ def _numbers(config: DictConfig) -> dict[str, float]:
             elif isinstance(value, int | float):
                 flat[f"{prefix}{key}"] = value
 
-    walk("", OmegaConf.to_container(config, resolve=True))
+    compared = ("seed", "data", "model", "loss", "clip", "optimizer", "scheduler")
+    walk("", OmegaConf.to_container(OmegaConf.masked_copy(config, list(compared)), resolve=True))
     return flat
 
 

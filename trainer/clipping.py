@@ -28,13 +28,13 @@ class Clipped:
     """What a clip did to one step's gradients.
 
     Attributes:
-        coefficient: what the gradients are still to be multiplied by, shaped like the norm; None when
-            nothing is.
+        coefficient: what the gradients are still to be multiplied by: a tensor shaped like the norm, or
+            a float where the host knows the norm anyway; None when nothing is.
         norm: norm of the gradients after clipping; None where it is ``norm · coefficient``.
         threshold: the bound that was applied, for the record; None where there is none.
     """
 
-    coefficient: Tensor | None = None
+    coefficient: Tensor | float | None = None
     norm: Tensor | None = None
     threshold: float | None = None
 
@@ -85,8 +85,8 @@ class ClipByNorm(Stateless):
 
     Example:
         >>> gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
-        >>> ClipByNorm(1.0)(gradients, total_norm(gradients)).coefficient
-        tensor(0.2000)
+        >>> round(ClipByNorm(1.0)(gradients, total_norm(gradients)).coefficient, 4)
+        0.2
     """
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0) -> None:
@@ -142,7 +142,7 @@ def rescaled(norm: Tensor, threshold: float) -> Clipped:
         value = norm.item()
         if not threshold < value < math.inf:
             return Clipped(threshold=threshold)
-        return Clipped(norm.new_tensor(threshold / (value + 1e-6)), threshold=threshold)
+        return Clipped(threshold / (value + 1e-6), threshold=threshold)
     bound = (norm > threshold) & (norm < math.inf)
     return Clipped(torch.where(bound, threshold / (norm + 1e-6), 1.0), threshold=threshold)
 

@@ -26,7 +26,7 @@ class Meter:
     def __init__(self) -> None:
         self.terms: tuple[str, ...] = ()
         self.threshold: float | None = None
-        self.pending: list[Tensor] = []
+        self.pending: list[Tensor | float] = []
         self.refused: list[bool] = []
         self.settled: list[list[float]] = []
 
@@ -39,9 +39,11 @@ class Meter:
         terms: Mapping[str, Tensor],
     ) -> None:
         """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms."""
-        after = clip.norm
-        if after is None:
-            after = norm if clip.coefficient is None else norm * clip.coefficient
+        after: Tensor | float = norm if clip.norm is None else clip.norm
+        if isinstance(clip.coefficient, float):  # read now: a float needs no kernel to multiply
+            after = norm.item() * clip.coefficient
+        elif clip.coefficient is not None:
+            after = norm * clip.coefficient
         self.pending += (loss, norm, after, *terms.values())
         self.refused.append(refused)
         self.terms = tuple(terms)
@@ -52,10 +54,7 @@ class Meter:
 
         Columns: refused, loss, norm before, norm after, then the terms.
         """
-        if known_to_host(self.pending[0]):  # stacking hundreds of scalars costs more than reading them
-            flat = [value.item() for value in self.pending]
-        else:
-            flat = torch.stack([value.double() for value in self.pending]).tolist()
+        flat = _read(self.pending)
         columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms))
         rows = np.column_stack([self.refused, columns])
         self.pending, self.refused = [], []
@@ -92,6 +91,13 @@ class Meter:
         self.terms = tuple(state["terms"])
         self.threshold = state["threshold"]
         self.settled = [list(row) for row in state["settled"]]
+
+
+def _read(values: list[Tensor | float]) -> list[float]:
+    on_device = [v for v in values if isinstance(v, Tensor) and not known_to_host(v)]
+    # On the CPU, stacking hundreds of scalars would cost more than reading them one by one.
+    read = iter(torch.stack([v.double() for v in on_device]).tolist() if on_device else ())
+    return [v if isinstance(v, float) else v.item() if known_to_host(v) else next(read) for v in values]
 
 
 def accepted(rows: Rows) -> Rows:

@@ -8,6 +8,7 @@ does not promise, one more reason for the upper bound on its version.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -52,51 +53,57 @@ class FusedAdam:
         self.optimizer = optimizer
         self.kernel = _kernel(optimizer)
         self.gathered: list[Gathered] = []
+        self.count = 0
 
-    def step(self, scale: Tensor | None) -> bool:
-        """Updates all parameters with their gradients divided by ``scale``, if this can be done here.
+    def step(self, gradients: list[Tensor], scale: Tensor | None) -> bool:
+        """Updates all parameters with the gradients divided by ``scale``, if this can be done here.
+
+        Args:
+            gradients: of the parameters, in the order of the optimizer's groups.
+            scale: shape (), float32; None is one.
 
         Returns:
             False, with nothing changed, where `Optimizer.step` has to be called instead: for another
             optimizer, before its first step, with step hooks, or if a parameter has no gradient.
         """
-        if self.kernel is None or _has_hooks(self.optimizer) or not self._gather():
+        if self.kernel is None or _has_hooks(self.optimizer) or not self._gather(len(gradients)):
             return False
-        gradients = [[p.grad for p in group.parameters] for group in self.gathered]
-        if any(gradient is None for group in gradients for gradient in group):
-            return False
+        rest = iter(gradients)
         with torch.no_grad():
-            for group, grads in zip(self.gathered, gradients, strict=True):
-                torch._foreach_add_(group.steps, 1)
-                beta1, beta2 = group.settings["betas"]
+            for group in self.gathered:
+                settings = group.settings
+                # A tensor, not 1: each of the CPU's scalar additions would make one of its own.
+                torch._foreach_add_(group.steps, _ONE, alpha=1.0)
                 self.kernel(
                     group.parameters,
-                    grads,
+                    list(islice(rest, len(group.parameters))),
                     group.averages,
                     group.squares,
                     [],
                     group.steps,
                     amsgrad=False,
-                    lr=group.settings["lr"],
-                    beta1=beta1,
-                    beta2=beta2,
-                    weight_decay=group.settings["weight_decay"],
-                    eps=group.settings["eps"],
+                    lr=settings["lr"],
+                    beta1=settings["betas"][0],
+                    beta2=settings["betas"][1],
+                    weight_decay=settings["weight_decay"],
+                    eps=settings["eps"],
                     maximize=False,
                     grad_scale=scale,
                     found_inf=None,
                 )
         return True
 
-    def _gather(self) -> bool:
-        """Whether the moments exist; gathers them if they are not those gathered last."""
+    def _gather(self, count: int) -> bool:
+        """Whether there are moments for so many gradients; gathers them unless they are those gathered
+        last."""
         first = self.optimizer.param_groups[0]["params"][0]
         average = self.optimizer.state[first].get("exp_avg")
         if average is None:
             return False
         if not self.gathered or self.gathered[0].averages[0] is not average:
             self.gathered = [self._group(settings) for settings in self.optimizer.param_groups]
-        return True
+            self.count = sum(len(group.parameters) for group in self.gathered)
+        return count == self.count
 
     def _group(self, settings: dict[str, Any]) -> Gathered:
         states = [self.optimizer.state[parameter] for parameter in settings["params"]]
@@ -120,3 +127,6 @@ def _is_plain(settings: dict[str, Any]) -> bool:
 
 def _has_hooks(optimizer: Optimizer) -> bool:
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+_ONE = torch.tensor(1.0)

@@ -22,7 +22,7 @@ class Job:
         trainer: ready to fit.
         data: what to fit.
         choices: the option chosen in each config group.
-        numbers: every number of the config, by its dotted key.
+        numbers: the numbers of the config that runs are compared by, by their dotted keys.
     """
 
     task: Any
@@ -43,7 +43,7 @@ class Train:
         board = TensorBoard(folder)
         try:
             summary = trainer.fit(data, folder, [console, board])
-            board.hparams({**job.choices, **job.numbers}, _final_validation(summary))
+            board.hparams(job.numbers | _parts(job), _final_validation(summary))
         finally:
             console.close()
             board.close()
@@ -63,6 +63,10 @@ def _header(job: Job) -> list[str]:
     lines = [what.pop("data"), what.pop("model"), what.pop("loss"), what.pop("clip")]
     size = f"{count:,} parameters, {job.data.batches_per_epoch} batches an epoch"
     return ["  ".join(lines), "  ".join(what.values()), f"{size}, on {job.trainer.device}"]
+
+
+def _parts(job: Job) -> dict[str, str]:
+    return {k: v for k, v in job.choices.items() if k not in ("task", "trainer", "guard")}
 
 
 def _final_validation(summary: dict[str, Any]) -> dict[str, float]:

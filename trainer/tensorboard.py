@@ -38,9 +38,8 @@ class TensorBoard:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """One event with every value, and the epoch beside them."""
+        """One event with every value."""
         items = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        items.append(Summary.Value(tag="epoch", simple_value=epoch))
         self._summary(step, items)
 
     def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:

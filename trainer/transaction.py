@@ -48,10 +48,10 @@ class Transaction:
         """
         scale: Tensor | None = None
         if clipped.coefficient is not None and self.rides:
-            scale = clipped.coefficient.reciprocal().float()
+            scale = torch.as_tensor(1.0 / clipped.coefficient, dtype=torch.float32)
         elif clipped.coefficient is not None:
             torch._foreach_mul_(gradients, clipped.coefficient)
-        if not self.shortcut.step(scale):
+        if not self.shortcut.step(gradients, scale):
             self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
             self.optimizer.step()
 
