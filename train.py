@@ -1,7 +1,6 @@
 """Trains, or whatever else ``task=`` names: ``python train.py clip=norm loss=combined``.
 
-Composes the config, hands it to `trainer.build`, and turns the outcome into an exit code: 0 done, 1
-failed or diverged, 2 bad input, 128 + n stopped by signal n.
+Exit codes: 0 done, 1 failed or diverged, 2 bad input, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from trainer.explain import config_error
+from trainer.resume import expand
 
 CONF = str(Path(__file__).parent.resolve() / "conf")
 EXIT_CODES: list[int] = []  # of the jobs that this process started
@@ -24,12 +24,12 @@ EXIT_CODES: list[int] = []  # of the jobs that this process started
 def job(config: DictConfig) -> float | None:
     """One job; returns the value of its objective to Hydra."""
     EXIT_CODES.append(1)  # should it raise
-    from trainer import build  # torch takes a second, which help and a typo need not wait for
+    from trainer import hooks  # torch takes a second, which help and a typo need not wait for
 
-    outcome = build.run(config)
-    EXIT_CODES[-1] = outcome.exit_code
-    if outcome.exit_code > 128:  # a signal ends the rest of a sweep too
-        raise SystemExit(outcome.exit_code)
+    outcome = hooks.run(config)
+    EXIT_CODES[-1] = code = outcome.exit_code
+    if code > 128:  # a signal ends the rest of a sweep too
+        raise SystemExit(code)
     return outcome.objective
 
 
@@ -37,9 +37,9 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     EXIT_CODES.clear()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Makes Hydra raise its errors, which it would otherwise print itself and exit 1 for all of them.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print its errors itself, and exit 1 for all
     try:
+        sys.argv[1:] = expand(sys.argv[1:])
         job()
     except SystemExit as stop:
         if isinstance(stop.code, str):  # build.BadInput
@@ -48,11 +48,11 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if wants_traceback or EXIT_CODES:
+        if wants_traceback or (EXIT_CODES and not isinstance(error, OSError)):
             traceback.print_exc()
             return 1
         print(f"train.py: {config_error(error)}", file=sys.stderr)
-        return 2
+        return 1 if EXIT_CODES else 2
     return max(EXIT_CODES, default=0)
 
 

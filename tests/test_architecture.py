@@ -24,7 +24,11 @@ LAYERS = {
     "build": (3, "build"),
 }
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
-KNOW_CONFIG = {"train", "trainer.build"}  # and hydra_plugins, which is Hydra's own namespace
+KNOW_CONFIG = {
+    "train",
+    "trainer.build",
+    "trainer.hooks",
+}  # and hydra_plugins, which is Hydra's own namespace
 HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60
 

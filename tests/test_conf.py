@@ -28,6 +28,7 @@ INJECTED = {
 # (part, key) whose value is on purpose not the Python default, and why.
 ON_PURPOSE = {
     ("guard/stop", "max_consecutive"): "stop is skip at its strictest",
+    ("guard/stop", "spike_z"): "a finite step does not end a run",
     ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
 }
 FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trainer.guard import GRADIENT, LOSS, Off, Skip
+from trainer.guard import GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Off, Rewind, Skip
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -40,7 +40,7 @@ def test_skip_ends_the_run_one_refused_step_after_its_patience() -> None:
     reason = guard.settle(math.nan, 1.0, True)
     assert reason is not None
     assert "3 refused" in reason
-    assert guard.causes == {LOSS: 2, GRADIENT: 1}
+    assert (guard.causes[LOSS], guard.causes[GRADIENT]) == (2, 1)
 
 
 def test_an_accepted_step_renews_the_patience() -> None:
@@ -75,3 +75,135 @@ def test_off_refuses_nothing_but_ends_the_run_on_a_non_finite_loss() -> None:
 def test_a_patience_that_is_no_count_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match="max_consecutive must be a whole number"):
         Skip(bad)  # type: ignore[arg-type]
+
+
+def steady(guard: Skip, steps: int = 48, level: float = 1.0) -> Skip:
+    """The guard after so many good steps: its windows are full enough."""
+    for _ in range(steps):
+        assert guard.settle(level, level, False) is None
+    return guard
+
+
+def spike(guard: Skip, value: float = 1e6) -> str | None:
+    """One step with a finite loss far out, as the loop would judge and settle it."""
+    verdict = guard.judge(torch.tensor(value), torch.tensor(1.0))
+    return guard.settle(value, 1.0, bool(verdict))
+
+
+def test_skip_counts_every_cause_by_its_name() -> None:
+    guard = steady(Skip())
+    for loss, norm in [(math.nan, 1.0), (1.0, math.inf), (9.0, 1.0), (1.0, 9.0)]:
+        assert guard.judge(torch.tensor(loss), torch.tensor(norm))
+        assert guard.settle(loss, norm, True) is None
+    assert guard.causes == dict.fromkeys((LOSS, GRADIENT, LOSS_SPIKE, GRADIENT_SPIKE), 1)
+    assert guard.skipped == 4
+
+
+def test_members_are_held_against_the_same_limit() -> None:
+    guard = steady(Skip())
+    verdicts = guard.judge(torch.tensor([1.0, 9.0, 1.0]), torch.tensor([1.0, 1.0, 9.0]))
+    assert isinstance(verdicts, torch.Tensor)
+    assert verdicts.tolist() == [False, True, True]
+
+
+def test_five_spikes_in_a_row_are_a_new_level_for_skip() -> None:
+    guard = steady(Skip())
+    for _ in range(5):
+        assert spike(guard) is None
+    assert guard.skipped == guard.causes[LOSS_SPIKE] == 5
+    assert not guard.judge(torch.tensor(1e6), torch.tensor(1.0))
+    steady(guard, 48, level=1e6)
+    assert guard.judge(torch.tensor(1e8), torch.tensor(1.0))  # the new level has its own spikes
+
+
+def test_a_step_that_is_not_finite_interrupts_the_five() -> None:
+    guard = steady(Skip())
+    for value in (1e6, 1e6, 1e6, 1e6, math.nan, 1e6, 1e6, 1e6, 1e6):
+        assert spike(guard, value) is None
+    assert guard.judge(torch.tensor(1e6), torch.tensor(1.0))  # the window is still the old one
+    assert guard.consecutive == 9
+
+
+def test_a_good_step_interrupts_the_five() -> None:
+    guard = steady(Skip())
+    for value in (1e6, 1e6, 1e6, 1e6, 1.0, 1e6):
+        assert spike(guard, value) is None
+    assert guard.judge(torch.tensor(1e6), torch.tensor(1.0))
+    assert guard.consecutive == 1
+
+
+def test_rewind_asks_to_go_back_before_five_spikes_become_a_level() -> None:
+    guard = steady(Rewind())
+    reasons = [spike(guard) for _ in range(5)]
+    assert reasons[:4] == [None] * 4
+    assert reasons[4] is not None
+    assert guard.judge(torch.tensor(1e6), torch.tensor(1.0))  # until it does, it goes on refusing
+
+
+def test_going_back_counts_and_starts_anew() -> None:
+    guard = steady(Rewind())
+    for _ in range(5):
+        spike(guard)
+    assert guard.rewind()
+    assert (guard.rewound, guard.consecutive, guard.skipped) == (1, 0, 5)
+    assert not guard.judge(torch.tensor(1e6), torch.tensor(1.0))  # the older weights, other values
+    assert spike(guard, math.nan) is None
+
+
+@pytest.mark.parametrize("recover_steps", [0, 1, 7])
+def test_the_rate_is_lower_during_exactly_the_recovering_steps(recover_steps: int) -> None:
+    guard = Rewind(backoff=0.25, recover_steps=recover_steps)
+    assert guard.lr_factor == 1.0
+    assert guard.rewind()
+    factors = []
+    for step in range(10):
+        factors.append(guard.lr_factor)
+        guard.settle(math.nan if step == 2 else 1.0, 1.0, step == 2)  # a refused step counts too
+    assert factors == [0.25] * recover_steps + [1.0] * (10 - recover_steps)
+
+
+def test_going_back_again_while_recovering_starts_the_recovery_anew() -> None:
+    guard = Rewind(recover_steps=5)
+    guard.rewind()
+    steady(guard, 3)
+    guard.rewind()
+    steady(guard, 4)
+    assert guard.lr_factor == 0.5
+    steady(guard, 1)
+    assert guard.lr_factor == 1.0
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_rewind_gives_up_after_its_last(most: int) -> None:
+    guard = Rewind(max_rewinds=most)
+    assert [guard.rewind() for _ in range(most + 2)] == [True] * most + [False, False]
+    assert guard.rewound == most
+
+
+def test_rewind_restores_its_counters_in_the_middle_of_a_recovery() -> None:
+    first, second = Rewind(recover_steps=4), Rewind(recover_steps=4)
+    first.rewind()
+    steady(first, 3)
+    second.load_state_dict(first.state_dict())
+    assert (second.rewound, second.lr_factor) == (1, 0.5)
+    steady(second, 1)
+    assert second.lr_factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("every", 0),
+        ("backoff", 0),
+        ("backoff", 1.5),
+        ("backoff", math.nan),
+        ("recover_steps", -1),
+        ("max_rewinds", 0),
+        ("budget_mb", 0),
+        ("spike_z", 0),
+        ("window", 1),
+    ],
+)
+def test_an_argument_of_rewind_out_of_range_is_refused_by_name(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be"):
+        Rewind(**{argument: value})

@@ -59,6 +59,12 @@ def test_a_path_that_names_nothing_is_refused_with_what_is_there(path: str, part
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("path", [None, 3, True, ["torch.nn.Linear"]])
+def test_what_is_no_path_is_refused_like_one_that_names_nothing(path: Any) -> None:
+    with pytest.raises(ValueError, match=r"^_target_ "):
+        targets.locate(path)
+
+
 def test_the_file_that_was_searched_is_named() -> None:
     import losses.combined
 

@@ -68,7 +68,7 @@ def test_one_event_a_step_holds_all_its_scalars(tmp_path: Path, board: TensorBoa
     assert [event.step for event in logged] == [20, 40]
     for event in logged:
         values = {value.tag: value.simple_value for value in event.summary.value}
-        assert values == {"train/loss": 0.5 * event.step, "val/psnr": 13.0, "epoch": 2}
+        assert values == {"train/loss": 0.5 * event.step, "val/psnr": 13.0}
 
 
 def test_tensorboard_shows_every_curve(tmp_path: Path, board: TensorBoard) -> None:
@@ -76,7 +76,7 @@ def test_tensorboard_shows_every_curve(tmp_path: Path, board: TensorBoard) -> No
     for step, loss in enumerate(losses, 1):
         board.scalars(step, 1, {"train/loss": loss, "lr": 1e300 if step == 2 else 0.5})
     shown = accumulated(tmp_path)
-    assert set(shown.Tags()["scalars"]) == {"train/loss", "lr", "epoch"}
+    assert set(shown.Tags()["scalars"]) == {"train/loss", "lr"}
     curve = shown.Scalars("train/loss")
     assert [point.step for point in curve] == [1, 2, 3, 4]
     np.testing.assert_equal([point.value for point in curve], losses)

@@ -92,7 +92,7 @@ def test_a_bad_first_step_does_not_spoil_the_second(path: Path) -> None:
     summary = Trainer(net, nn.MSELoss(), optimizer, max_epochs=2).fit(data(math.nan, (0,)))
     assert summary["status"] == "completed"
     assert summary["guard"]["skipped"] == 2
-    assert summary["guard"]["causes"] == {"non-finite loss": 2, "non-finite gradient": 0}
+    assert summary["guard"]["causes"]["non-finite loss"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in flat(net.state_dict()))
 
 

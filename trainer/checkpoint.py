@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import re
 import struct
 import time
@@ -64,7 +65,7 @@ def load(path: Path | str) -> dict[str, Any]:
     """The state in a checkpoint, on the CPU: a dict with ``model``, ``optimizer``, ….
 
     Raises:
-        DamagedCheckpoint: if the file is foreign, of another version, cut short or altered.
+        DamagedCheckpoint: if the file is foreign, of another version, cut short, altered or unsafe.
         OSError: if it cannot be read.
     """
     data = Path(path).read_bytes()
@@ -78,8 +79,15 @@ def load(path: Path | str) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path}: {len(payload)} bytes of {length} are there")
     if hashlib.sha256(payload).digest() != digest:
         raise DamagedCheckpoint(f"{path}: the content does not match its SHA-256")
-    state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(f"{path}: holds more than data, nothing of it was run") from error
     return dict(state)
+
+
+class CheckpointNotWritten(OSError):
+    """A checkpoint could not be written; the message says what is kept and what to do."""
 
 
 class Checkpoints:
@@ -88,7 +96,7 @@ class Checkpoints:
     Args:
         every_steps: save after every so many steps; None for never.
         every_seconds: save once so much time has passed since the last; None for never.
-        keep: how many of the newest files stay.
+        keep: how many of the newest files stay; the one with the best objective stays beside them.
 
     Raises:
         ValueError: for a number out of range.
@@ -108,6 +116,7 @@ class Checkpoints:
         )
         self.keep = checks.whole("keep", keep, at_least=1)
         self.saved_at = time.monotonic()
+        self.best: tuple[float, int] | None = None
 
     def due(self, step: int) -> bool:
         """Whether to save now, after this step."""
@@ -116,17 +125,78 @@ class Checkpoints:
         elapsed = time.monotonic() - self.saved_at
         return self.every_seconds is not None and elapsed >= self.every_seconds
 
-    def save(self, folder: Path, step: int, state: dict[str, Any]) -> Path:
-        """Writes ``checkpoints/step-00001234.ckpt`` into the run folder and drops what is older than
-        the newest ``keep``."""
+    def save(self, folder: Path, step: int, state: dict[str, Any], score: float | None = None) -> Path:
+        """Writes ``checkpoints/step-00001234.ckpt`` into the run folder, and drops what is not to stay.
+
+        Args:
+            folder: the run folder.
+            step: the step that the state was taken after.
+            state: what `load` is to return.
+            score: how good the state is, more being better; None if not known.
+
+        Raises:
+            CheckpointNotWritten: if the disk is full, say; everything saved before is untouched.
+        """
         folder = folder / "checkpoints"
-        folder.mkdir(exist_ok=True)
         path = folder / f"step-{step:08d}.ckpt"
-        save(path, state)
+        if score is not None and (self.best is None or score > self.best[0]):
+            self.best = (score, step)
+            state["checkpoints"] = self.state_dict()
+        try:
+            folder.mkdir(exist_ok=True)
+            save(path, state)
+        except OSError as error:
+            raise CheckpointNotWritten(
+                f"{path} could not be written: {error.strerror}; the checkpoints before it are intact. "
+                f"Make room and continue with resume={folder.parent}"
+            ) from error
         self.saved_at = time.monotonic()
-        for old in newest_first(folder)[self.keep :]:
-            old.unlink()
+        self._drop(folder, path)
         return path
+
+    def _drop(self, folder: Path, path: Path) -> None:
+        best = None if self.best is None else folder / f"step-{self.best[1]:08d}.ckpt"
+        others = [other for other in newest_first(folder) if other not in (path, best)]
+        for old in others[max(0, self.keep - 1) :]:
+            old.unlink(missing_ok=True)
+        for cut_short in folder.glob("*.partial"):  # by a kill in the middle of a save
+            cut_short.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which checkpoint is the best so far."""
+        return {"best": None if self.best is None else list(self.best)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores which checkpoint is the best so far."""
+        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The state in the newest checkpoint of a run folder that is whole, and what is to be said of it.
+
+    A damaged file is set aside as ``….ckpt.damaged``, and the one before it is used.
+
+    Returns:
+        The state and notes for people; None and a note if the run has not saved one yet.
+
+    Raises:
+        DamagedCheckpoint: if there are checkpoints and none of them is whole.
+    """
+    damaged: list[str] = []
+    for path in newest_first(folder / "checkpoints"):
+        try:
+            state = load(path)
+        except DamagedCheckpoint as error:
+            damaged.append(str(error))
+            path.rename(path.with_name(path.name + ".damaged"))
+            continue
+        notes = [f"{line}; set aside" for line in damaged]
+        return state, [*notes, f"resumed at step {state['counters']['step']} from {path}"]
+    aside = sorted(path.name for path in (folder / "checkpoints").glob("*.damaged"))
+    if aside:
+        why = "; ".join(damaged) or f"{', '.join(aside)} were set aside before"
+        raise DamagedCheckpoint(f"{folder} has no checkpoint that is whole: {why}")
+    return None, [f"{folder} has no checkpoint yet: starting again at step 0"]
 
 
 def newest_first(folder: Path) -> list[Path]:

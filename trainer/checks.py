@@ -29,7 +29,7 @@ def number(
     bounds = [f"> {above:g}"] if above is not None else []
     bounds += [f">= {at_least:g}"] if at_least is not None else []
     bounds += [f"< {below:g}"] if below is not None else []
-    if not (_is_real(value) and (math.isfinite(value) or not (finite or math.isnan(value)))):
+    if not (_is_real(value) and (_isfinite(value) or not (finite or math.isnan(value)))):
         kind = "a finite number" if finite else "a number"
         _refuse(name, " ".join([kind, " and ".join(bounds)]).strip(), value, remedy)
     good = (above is None or value > above) and (at_least is None or value >= at_least)
@@ -62,6 +62,13 @@ def choice(name: str, value: Any, options: tuple[str, ...], remedy: str = "") ->
     if value not in options:
         _refuse(name, f"one of {', '.join(options)}", value, remedy)
     return str(value)
+
+
+def _isfinite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _is_real(value: Any) -> bool:

@@ -125,9 +125,6 @@ class Console:
         if time.monotonic() >= self._due:
             self._show()
 
-    def images(self, step: int, inputs: Any, predictions: Any, targets: Any) -> None:
-        """Nothing: pictures are for TensorBoard and curves.png."""
-
     def note(self, line: str) -> None:
         """Prints one line above the bar: a warning, something the guard did."""
         self._line(line, "yellow")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,20 @@ def split_loss(value: LossValue) -> tuple[Tensor, Mapping[str, Tensor]]:
     return value if isinstance(value, tuple) else (value, {})
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every module is in the mode it was in, so that one
+    that was frozen on purpose stays so."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def evaluate(
     model: nn.Module,
     loss: Loss,
@@ -30,29 +43,26 @@ def evaluate(
 ) -> dict[str, float]:
     """Means over all samples of the batches: ``loss`` and every metric, by name; {} without batches.
 
-    The model is put into evaluation mode and back. One transfer at the end.
+    One transfer at the end.
     """
     sums: dict[str, Tensor] = {}
     count = 0
-    was_training = model.training
-    model.eval()
-    for inputs, targets in batches:
-        with autocast():
-            predictions = model(inputs)
-            total, _ = split_loss(loss(predictions, targets))
-        values = {"loss": total.double() * len(inputs)}
-        for name, metric in metrics.items():
-            values[name] = metric.function(predictions.float(), targets).double().sum()
-        sums = {name: value + sums.get(name, 0.0) for name, value in values.items()}
-        count += len(inputs)
-    model.train(was_training)
+    with evaluating(model):
+        for inputs, targets in batches:
+            with autocast():
+                predictions = model(inputs)
+                total, _ = split_loss(loss(predictions, targets))
+            values = {"loss": total.double() * len(inputs)}
+            for name, metric in metrics.items():
+                values[name] = metric.function(_wide(predictions), targets).double().sum()
+            sums = {name: value + sums.get(name, 0.0) for name, value in values.items()}
+            count += len(inputs)
     if not count:
         return {}
     means = (torch.stack(list(sums.values())) / count).tolist()
     return dict(zip(sums, means, strict=True))
 
 
-@torch.no_grad()
 def image_samples(
     model: nn.Module,
     data: Data,
@@ -64,14 +74,16 @@ def image_samples(
     inputs, targets = next(data.validation(), (None, None))
     if inputs is None or targets is None or not _are_images(inputs) or not _are_images(targets):
         return None
-    was_training = model.training
-    model.eval()
-    with autocast():
+    with evaluating(model), autocast():
         predictions = model(inputs[:count])
-    model.train(was_training)
     samples = (inputs[:count], predictions, targets[:count])
     return tuple(tensor.float().cpu() for tensor in samples)  # type: ignore[return-value]
 
 
 def _are_images(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dim() == 4 and tensor.shape[1] in (1, 3)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

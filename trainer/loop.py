@@ -17,7 +17,7 @@ from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip, total_norm
 from trainer.data.tensors import Batch, Data
-from trainer.evaluation import Loss, evaluate, image_samples, split_loss
+from trainer.evaluation import Loss, evaluate, split_loss
 from trainer.guard import Guard, Skip
 from trainer.meter import Meter, NormHistory
 from trainer.precision import Precision, pick_device
@@ -26,7 +26,8 @@ from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
 from trainer.shortcuts import backward
 from trainer.signals import StopSignals
-from trainer.summary import Ending, clip_summary, norm_summary, versions
+from trainer.snapshot import Snapshots
+from trainer.summary import Ending, statistics
 from trainer.transaction import Transaction
 
 
@@ -107,7 +108,11 @@ class Trainer:
         self.schedule = schedule or Schedule.constant(optimizer)
         self.checkpoints = checkpoints or Checkpoints()
         self.record = Record(objective)
-        self.transaction = Transaction(self._modules().values(), optimizer)
+        parts = {"model": self.model, "loss": loss}
+        self.modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        self.transaction = Transaction(self.modules.values(), optimizer)
+        earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
+        self.snapshots = Snapshots(earlier, self.guard.budget)
         self.meter, self.norms = Meter(), NormHistory()
         self.epoch = self.batch = self.step = 0
         self.ending: Ending | None = None
@@ -129,23 +134,24 @@ class Trainer:
         """
         data = data.to(self.device, self.precision.dtype)
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
-        self.record.open(data.metrics, folder, views)
+        self.record.open(data, folder, views, self.step)
         began, first = time.perf_counter(), self.step
         if first == 0:
             torch.manual_seed(self.seed)
-        self.model.train()
+        if not self.model.training:  # else modules that are frozen in evaluation mode stay so
+            self.model.train()
         try:
             with StopSignals() as signals:
                 for batches in self._steps(data, horizon.steps):
-                    refused = self._step(batches)
+                    self._step(batches)
                     self.step += 1
                     self.batch += len(batches)
-                    self._between_steps(data, horizon, refused, signals)
+                    self._between_steps(data, horizon, signals)
         except BaseException as error:
-            self.ending = Ending.by_error(error)
-            self._close(data, self.step - first, time.perf_counter() - began)
+            self.ending = Ending.by_error(error)  # in the middle of a step: that state is not kept
+            self._close(self.step - first, time.perf_counter() - began, save=False)
             raise
-        return self._close(data, self.step - first, time.perf_counter() - began)
+        return self._close(self.step - first, time.perf_counter() - began)
 
     def _steps(self, data: Data, last: int) -> Iterator[list[Batch]]:
         """The batches of one optimizer step after another, from where the run stands."""
@@ -156,8 +162,8 @@ class Trainer:
                 if self.step >= last or self.ending:
                     return
 
-    def _step(self, batches: Sequence[Batch]) -> bool:
-        """One step as a transaction; returns whether it was refused."""
+    def _step(self, batches: Sequence[Batch]) -> None:
+        """One step as a transaction."""
         self.transaction.begin()
         loss, terms = self._forward_backward(batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -168,10 +174,10 @@ class Trainer:
             self.transaction.roll_back()
         else:
             clipped = self.clip(gradients, norm)
-            self.transaction.commit(gradients, clipped)
+            self.transaction.commit(gradients, clipped, self.guard.lr_factor)
         self.schedule.step_ended()
         self.meter.add(loss, norm, clipped, refused, terms)
-        return refused
+        self._settle(loss.item(), norm.item(), refused)
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Leaves the gradient of the mean loss over all samples of the batches in ``.grad``."""
@@ -192,79 +198,78 @@ class Trainer:
                 means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
         return means.pop(""), means
 
-    def _between_steps(self, data: Data, horizon: Horizon, refused: bool, signals: StopSignals) -> None:
-        """Everything that is due after a step: settle, record, validate, schedule, checkpoint."""
+    def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
+        """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
         log_due = self.step % self.log_every == 0 or self.step == horizon.steps
-        epoch_ends = self.batch >= data.batches_per_epoch or self.step == horizon.steps
+        epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
-        if refused or log_due:
-            self._settle()
         if log_due or self.ending:
+            self.norms.extend(self.meter.read())
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
-            values["guard/skipped"] = self.guard.skipped
-        if epoch_ends and not self.ending:
+            values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
+        if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:
             self.record.write(self.step, self.epoch + 1, values)
-        if epoch_ends:
+        if epoch_ends and not self.ending:
             self.schedule.epoch_ended(self.record.last)
             self.epoch, self.batch = self.epoch + 1, 0
         if signals.received and not self.ending:
             self.ending = Ending.by_signal(signals.received)
+        every = self.guard.snapshot_every
+        if every is not None and self.step % every == 0:
+            self.snapshots.take()
         if not self.ending and self.checkpoints.due(self.step):
             self._save()
 
-    def _settle(self) -> None:
-        """Reads what the steps since the last time left on the device, in one transfer."""
-        if not self.meter.pending:
-            return
-        rows = self.meter.read()
-        self.norms.extend(rows)
-        for refused, loss, norm, *_ in rows.tolist():
-            reason = self.guard.settle(loss, norm, bool(refused))
-            if reason and not self.ending:
-                self.ending = Ending("diverged", reason)
+    def _settle(self, loss: float, norm: float, refused: bool) -> None:
+        """Lets the guard count the step; where it gives up, goes back to a snapshot or ends the run."""
+        reason = self.guard.settle(loss, norm, refused)
+        if reason and self.snapshots.taken and self.guard.rewind():
+            with self.schedule.unmoved():
+                self.snapshots.restore()
+        elif reason:
+            self.ending = Ending("diverged", reason)
 
     def _validate(self, data: Data) -> dict[str, float]:
-        values = evaluate(
-            self.forward, self.loss, data.validation(), data.metrics, self.precision.autocast
-        )
+        batches, metrics = data.validation(), data.metrics
+        values = evaluate(self.forward, self.loss, batches, metrics, self.precision.autocast)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
         if self.record.folder is not None:
-            self.checkpoints.save(self.record.folder, self.step, self.state_dict())
+            score = self.record.score
+            self.checkpoints.save(self.record.folder, self.step, self.state_dict(), score)
 
-    def _close(self, data: Data, steps: int, seconds: float) -> dict[str, Any]:
-        """Leaves the last checkpoint, sample pictures and the summary in the folder."""
+    def _close(self, steps: int, seconds: float, save: bool = True) -> dict[str, Any]:
+        """Leaves the last checkpoint and the summary in the folder."""
+        failure: OSError | None = None
+        try:
+            if save and (self.ending is None or self.ending.status == "interrupted"):
+                self._save()
+        except OSError as error:  # a full disk
+            failure, self.ending = error, Ending.by_error(error)
         ending = self.ending or Ending("completed")
-        if ending.status in ("completed", "interrupted"):
-            self._save()
-        if ending.status == "completed":
-            samples = image_samples(self.forward, data, self.precision.autocast)
-            if samples:
-                self.record.images(self.step, *samples)
         summary = {
             "status": ending.status,
             "reason": ending.reason,
             "steps": self.step,
-            "epochs": self.epoch,
+            "epochs": self.epoch + (self.batch > 0),
             "seconds": seconds,
             "steps_per_second": steps / seconds,
             "objective": self.record.objective_value(diverged=ending.status == "diverged"),
             "metrics": self.record.tags,
-            "grad_norm": norm_summary(self.norms),
-            "clip": clip_summary(self.clip, self.norms),
-            "guard": {"skipped": self.guard.skipped, "rewound": 0, "causes": self.guard.causes},
+            **statistics(self.norms, self.clip, self.guard),
             "seed": self.seed,
-            "versions": versions(),
         }
         self.record.close(summary)
+        if failure is not None:
+            raise failure
         return summary
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; data has no state."""
-        self._settle()
+        self.norms.extend(self.meter.read())
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
         return parts | {"counters": counters, "rng": rng_state(self.device)}
@@ -278,21 +283,17 @@ class Trainer:
         """
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
-        self.step, self.epoch, self.batch = (
-            state["counters"][name] for name in ("step", "epoch", "batch")
-        )
+        vars(self).update({name: state["counters"][name] for name in ("step", "epoch", "batch")})
         set_rng_state(self.device, state["rng"])
 
-    def _modules(self) -> dict[str, nn.Module]:
-        modules = {"model": self.model, "loss": self.loss}
-        return {name: part for name, part in modules.items() if isinstance(part, nn.Module)}
-
     def _stateful(self) -> dict[str, Any]:
-        return self._modules() | {
+        return self.modules | {
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "clip": self.clip,
             "guard": self.guard,
+            "snapshots": self.snapshots,
+            "checkpoints": self.checkpoints,
             "meter": self.meter,
             "norms": self.norms,
             "record": self.record,

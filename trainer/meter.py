@@ -24,7 +24,7 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.terms: tuple[str, ...] = ()
+        self.terms: tuple[str, ...] | None = None
         self.threshold: float | None = None
         self.pending: list[Tensor | float] = []
         self.refused: list[bool] = []
@@ -46,7 +46,13 @@ class Meter:
             after = norm * clip.coefficient
         self.pending += (loss, norm, after, *terms.values())
         self.refused.append(refused)
-        self.terms = tuple(terms)
+        if self.terms is None:
+            self.terms = tuple(terms)
+        elif self.terms != tuple(terms):
+            raise ValueError(
+                f"a loss must return the same terms in every step, got {list(terms)} after "
+                f"{list(self.terms)}"
+            )
         self.threshold = clip.threshold or self.threshold
 
     def read(self) -> Rows:
@@ -54,8 +60,10 @@ class Meter:
 
         Columns: refused, loss, norm before, norm after, then the terms.
         """
+        if not self.refused:
+            return np.empty((0, 4))
         flat = _read(self.pending)
-        columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms))
+        columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms or ()))
         rows = np.column_stack([self.refused, columns])
         self.pending, self.refused = [], []
         self.settled += rows.tolist()
@@ -70,7 +78,7 @@ class Meter:
             return {}
         _, loss, before, after, *terms = (rows.sum(axis=0) / len(rows)).tolist()
         values = {"train/loss": loss}
-        values |= {f"train/loss/{name}": m for name, m in zip(self.terms, terms, strict=True)}
+        values |= {f"train/loss/{name}": m for name, m in zip(self.terms or (), terms, strict=True)}
         values |= {"grad/norm": before, "grad/norm_max": float(rows[:, 2].max())}
         values |= {"grad/norm_clipped": after, "grad/clipped": float(clipped(rows).mean())}
         if self.threshold is not None:
@@ -81,14 +89,14 @@ class Meter:
         """The interval so far, so that one that a kill cuts in two is recorded whole. All of it has to
         be read before."""
         return {
-            "terms": list(self.terms),
+            "terms": None if self.terms is None else list(self.terms),
             "threshold": self.threshold,
             "settled": [list(row) for row in self.settled],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the interval so far."""
-        self.terms = tuple(state["terms"])
+        self.terms = None if state["terms"] is None else tuple(state["terms"])
         self.threshold = state["threshold"]
         self.settled = [list(row) for row in state["settled"]]
 
@@ -152,4 +160,6 @@ class NormHistory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores all of it."""
-        vars(self).update(state, kept=list(state["kept"]))
+        for name in vars(self):
+            setattr(self, name, state[name])
+        self.kept = list(state["kept"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer import checks
@@ -25,5 +25,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             checks.number(name, settings[name], at_least=0)
     if "momentum" in settings:
         checks.number("momentum", settings["momentum"], at_least=0, below=1)
-    for index, beta in enumerate(settings.get("betas", ())):
+    betas = settings.get("betas", ())
+    if not isinstance(betas, Sequence):
+        raise ValueError(f"betas must be a list of numbers, got {betas!r}")
+    for index, beta in enumerate(betas):
         checks.number(f"betas[{index}]", beta, at_least=0, below=1)

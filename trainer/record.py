@@ -9,17 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-import numpy as np
-from torch import Tensor
-
-from trainer.metrics import Metric
+from trainer.data.tensors import Data
 
 
 class View(Protocol):
     """Somewhere the record is shown. A view that fails must not touch the training."""
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None: ...
-    def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None: ...
 
 
 class Record:
@@ -41,20 +37,22 @@ class Record:
         self.file: TextIO | None = None
 
     def open(
-        self, metrics: Mapping[str, Metric], folder: Path | None = None, views: Sequence[View] = ()
+        self, data: Data, folder: Path | None = None, views: Sequence[View] = (), step: int = 0
     ) -> None:
         """Before the first line.
 
         Args:
-            metrics: of the data; they say which tags are better when larger.
+            data: its metrics say which tags are better when larger.
             folder: where ``metrics.jsonl`` and ``summary.json`` go; None keeps all in memory.
             views: where every line is shown too.
+            step: where the run stands; lines beyond it are dropped, they will be written again.
         """
-        self.objective = self.objective or default_objective(metrics)
-        self.higher_is_better = {f"val/{n}" for n, m in metrics.items() if m.higher_is_better}
+        self.objective = self.objective or recorded_tags(data)[0]
+        self.higher_is_better = {f"val/{n}" for n, m in data.metrics.items() if m.higher_is_better}
         self.folder, self.views = folder, list(views)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            _drop_lines_beyond(step, folder / "metrics.jsonl")
             self.file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
 
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -67,13 +65,6 @@ class Record:
             self.file.flush()
         for view in self.views:
             view.scalars(step, epoch, values)
-
-    def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
-        """Sample pictures, each (N, C, H, W): to ``samples.npz`` and to the views."""
-        if self.folder is not None:
-            np.savez(self.folder / "samples.npz", input=inputs, prediction=predictions, target=targets)
-        for view in self.views:
-            view.images(step, inputs, predictions, targets)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Writes ``summary.json`` and closes, after the last line has reached the disk."""
@@ -88,6 +79,12 @@ class Record:
     def last(self) -> dict[str, float]:
         """The last value of every tag."""
         return {tag: values["last"] for tag, values in self.tags.items()}
+
+    @property
+    def score(self) -> float | None:
+        """The objective's last value, turned so that more is better; None before the first."""
+        value = self.last.get(str(self.objective))
+        return value if value is None or self.objective in self.higher_is_better else -value
 
     def objective_value(self, diverged: bool) -> dict[str, Any]:
         """The objective and the value the run ended with: the worst there is if it diverged, so that
@@ -114,18 +111,29 @@ class Record:
             seen["best"] = value
 
 
-def default_objective(metrics: Mapping[str, Metric]) -> str:
-    """The tag of the data's first metric, or ``val/loss`` when it has none."""
-    return f"val/{next(iter(metrics), 'loss')}"
+def _drop_lines_beyond(step: int, path: Path) -> None:
+    """A kill may have left lines of steps that the checkpoint does not know, and the half of one."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(b"".join(kept))
+        partial.replace(path)
 
 
-def check_tag(name: str, tag: Any, metrics: Mapping[str, Metric]) -> None:
-    """Refuses a tag that no run on data with these metrics would record; None passes.
+def recorded_tags(data: Data) -> list[str]:
+    """The tags that every run on this data records and may be judged by, the natural one first."""
+    validation = [f"val/{name}" for name in (*data.metrics, "loss")] if data.validates else []
+    return [*validation, "train/loss", "grad/norm"]
+
+
+def check_tag(name: str, tag: Any, data: Data) -> None:
+    """Refuses a tag that no run on this data would record; None passes.
 
     Raises:
         ValueError: naming the argument and what is recorded.
     """
-    known = [f"val/{metric}" for metric in (*metrics, "loss")] + ["train/loss", "grad/norm"]
+    known = recorded_tags(data)
     if tag is not None and tag not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {tag!r}")
 
@@ -133,8 +141,15 @@ def check_tag(name: str, tag: Any, metrics: Mapping[str, Metric]) -> None:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json`` so that a reader finds the old one or the new one, never half of it."""
     partial = folder / "summary.json.partial"
-    partial.write_text(json.dumps(finite(summary), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "summary.json")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(json.dumps(finite(summary), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / "summary.json")
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def finite(value: Any) -> Any:
@@ -143,4 +158,6 @@ def finite(value: Any) -> Any:
         return None
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return value

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from trainer.data.tensors import Data
-from trainer.evaluation import split_loss
+from trainer.evaluation import evaluating, split_loss
 from trainer.loop import Trainer
+from trainer.rng import rng_state, set_rng_state
 
 
-@torch.no_grad()
 def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
-    """Evaluates two samples in evaluation mode; no parameter, buffer or generator changes.
+    """Takes two samples of training and of validation data through model, loss and metrics; no
+    parameter, buffer, mode or generator changes.
 
     Args:
         trainer: with model and loss.
@@ -26,10 +28,21 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     Raises:
         ValueError: naming the two parts that do not fit, and their shapes.
     """
-    device, dtype = trainer.device, trainer.precision.dtype
-    batch = next(data.to(device, dtype).validation(), None) or next(data.batches(0))
-    inputs, targets = (tensor[:2] for tensor in batch)
-    trainer.model.eval()
+    data = data.to(trainer.device, trainer.precision.dtype)
+    generators = rng_state(trainer.device)
+    try:
+        with evaluating(trainer.model):
+            for batches in (data.batches(0), data.validation()):
+                for inputs, targets in islice(batches, 1):
+                    _rehearse(trainer, data, names, inputs[:2], targets[:2])
+        _rehearse_last_batch(trainer, data, names)
+    finally:
+        set_rng_state(trainer.device, generators)
+
+
+def _rehearse(
+    trainer: Trainer, data: Data, names: Mapping[str, str], inputs: Tensor, targets: Tensor
+) -> None:
     try:
         with trainer.precision.autocast():
             predictions = trainer.model(inputs)
@@ -38,8 +51,6 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
             f"{names['model']} does not take the inputs of {names['data']}, {_shape(inputs)} a "
             f"sample: {_line(error)}"
         ) from error
-    finally:
-        trainer.model.train()
     pair = (
         f"{names['model']} predicting {_shape(predictions)} and {names['data']} with targets "
         f"{_shape(targets)}, a sample"
@@ -49,12 +60,39 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
             # torch only warns when it broadcasts (B, 1) against (B,), and the loss is then wrong.
             warnings.simplefilter("error", UserWarning)
             total, _ = split_loss(trainer.loss(predictions, targets))
-        for metric in data.metrics.values():
-            metric.function(predictions.float(), targets)
     except Exception as error:
         raise ValueError(f"{names['loss']} does not fit {pair}: {_line(error)}") from error
     if not isinstance(total, Tensor) or total.dim() != 0:
         raise ValueError(f"{names['loss']} must return a scalar, got {_shape(total)} for {pair}")
+    for name, metric in data.metrics.items():
+        try:
+            value = metric.function(predictions.float(), targets)
+        except Exception as error:
+            raise ValueError(f"the metric {name} does not fit {pair}: {_line(error)}") from error
+        if value.shape != (len(inputs),):
+            raise ValueError(
+                f"the metric {name} must return one value per sample, shape ({len(inputs)},), got "
+                f"{tuple(value.shape)}"
+            )
+
+
+def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
+    """BatchNorm cannot train on a single value per channel, which the last batch may come down to."""
+    for inputs, _ in data.batches(0, data.batches_per_epoch - 1):
+        modules = [trainer.model] if len(inputs) == 1 else []
+        for module in modules:
+            buffers = [buffer.clone() for buffer in module.buffers()]
+            try:
+                with torch.no_grad(), trainer.precision.autocast():
+                    module(inputs)
+            except Exception as error:
+                raise ValueError(
+                    f"the last batch of {names['data']} has a single sample, which {names['model']} "
+                    f"cannot train on: {_line(error)}; use another data.batch_size"
+                ) from error
+            finally:
+                for buffer, saved in zip(module.buffers(), buffers, strict=True):
+                    buffer.copy_(saved)
 
 
 def _shape(value: object) -> str:

@@ -8,7 +8,8 @@ Formulas: α₀ is ``optimizer.lr``, t counts intervals from 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,7 +72,8 @@ class Schedule:
     Args:
         scheduler: any `torch.optim.lr_scheduler` object, bound to its optimizer.
         interval: "step" moves it after every optimizer step, "epoch" after every epoch.
-        monitor: for plateau schedules, the recorded tag that is passed to it at the end of an epoch.
+        monitor: for plateau schedules, the recorded tag that is passed to it at the end of an epoch;
+            None is val/loss.
 
     Raises:
         ValueError: for an unknown interval.
@@ -82,7 +84,8 @@ class Schedule:
     ) -> None:
         self.interval = checks.choice("interval", interval, INTERVALS)
         self.scheduler = scheduler
-        self.monitor = monitor
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        self.monitor = monitor or ("val/loss" if plateau else None)
         # Time passes for the schedule in a refused step too; torch would warn that the optimizer has
         # not stepped yet when the very first step is the refused one.
         scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -98,17 +101,25 @@ class Schedule:
             self.scheduler.step()
 
     def epoch_ended(self, values: Mapping[str, float]) -> None:
-        """To be called after every epoch, with the last recorded value of every tag.
-
-        Raises:
-            KeyError: if the monitored tag was not recorded.
-        """
+        """To be called after every epoch, with the last recorded value of every tag; a plateau waits
+        while its tag has none."""
         if self.monitor is not None:
-            value = values[self.monitor]
+            value = values.get(self.monitor)
+            if value is None:
+                return
             # NaN compares false with everything, so a plateau would count it as an improvement.
-            self.scheduler.step(value if math.isfinite(value) else math.inf)  # type: ignore[arg-type]
+            worst = -math.inf if getattr(self.scheduler, "mode", "min") == "max" else math.inf
+            self.scheduler.step(value if math.isfinite(value) else worst)  # type: ignore[arg-type]
         elif self.interval == "epoch":
             self.scheduler.step()
+
+    @contextmanager
+    def unmoved(self) -> Iterator[None]:
+        """Keeps the learning rates where the schedule has brought them, whatever is restored inside."""
+        rates = [group["lr"] for group in self.scheduler.optimizer.param_groups]
+        yield
+        for group, rate in zip(self.scheduler.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """The torch scheduler's own state."""
@@ -201,5 +212,6 @@ def plateau(
         factor=checks.number("factor", factor, above=0, below=1),
         patience=checks.whole("patience", patience),
         min_lr=checks.number("min_lr", min_lr, at_least=0),
+        threshold=0.0,
     )
     return Schedule(scheduler, "epoch", monitor)

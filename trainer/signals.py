@@ -13,8 +13,8 @@ ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class StopSignals:
     """A context in which SIGINT, SIGTERM and SIGUSR1 set ``received`` instead of killing the process.
 
-    A second SIGINT raises KeyboardInterrupt on the spot, for the impatient. Outside the main thread,
-    where Python allows no handlers, it does nothing.
+    A SIGINT after any of them raises KeyboardInterrupt on the spot, for the impatient. Outside the main
+    thread, where Python allows no handlers, it does nothing.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from trainer.clipping import Clip
+from trainer.guard import Guard
 from trainer.meter import NormHistory
 
 
@@ -31,6 +32,20 @@ class Ending:
         if isinstance(error, KeyboardInterrupt):
             return cls.by_signal(signal.SIGINT)
         return cls("failed", f"{type(error).__name__}: {error}")
+
+
+def statistics(norms: NormHistory, clip: Clip, guard: Guard) -> dict[str, Any]:
+    """What the run says of its gradients, its clipping, its refused steps, and its surroundings."""
+    return {
+        "grad_norm": norm_summary(norms),
+        "clip": clip_summary(clip, norms),
+        "guard": {
+            "skipped": guard.skipped,
+            "rewound": guard.rewound,
+            "causes": dict(guard.causes),
+        },
+        "versions": versions(),
+    }
 
 
 def norm_summary(norms: NormHistory) -> dict[str, float | None]:

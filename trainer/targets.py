@@ -18,6 +18,8 @@ def locate(path: str) -> Callable[..., Any]:
     Raises:
         ValueError: saying which part of the path is missing, what is there instead and in which file.
     """
+    if not isinstance(path, str):  # a YAML may hold anything
+        raise ValueError(f"_target_ must be a dotted path, got {path!r}")
     parts = path.split(".")
     found: Any = None
     for length in range(1, len(parts) + 1):
@@ -50,7 +52,8 @@ def check_keywords(target: Callable[..., Any], keywords: Collection[str]) -> Non
         return
     for name in keywords:
         if name not in parameters:
-            where = f"{target.__module__}.{target.__qualname__}"
+            where = getattr(target, "__qualname__", None)
+            where = f"{target.__module__}.{where}" if where else repr(target)
             near = difflib.get_close_matches(name, parameters, 1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters)}"
             raise ValueError(f"{name} is not an argument of {where}; {hint}")
@@ -88,7 +91,8 @@ def _missing(path: str, part: str, parent: Any) -> str:
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     file = getattr(parent, "__file__", None)
     searched = f" (searched {file})" if file else ""
-    own = Path.cwd() / parent.__name__
+    called = getattr(parent, "__name__", type(parent).__name__)
+    own = Path.cwd() / called
     if own.is_dir() and file is not None and not Path(file).is_relative_to(own):
         hint = f", which hides your own {own}: give that package another name"
-    return f"_target_ {path}: there is no {part} in {parent.__name__}{searched}{hint}"
+    return f"_target_ {path}: there is no {part} in {called}{searched}{hint}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trainer.console import Console
 from trainer.data.tensors import Data
+from trainer.evaluation import image_samples
 from trainer.loop import Trainer
 from trainer.schedulers import Horizon
 from trainer.tensorboard import TensorBoard
@@ -22,6 +25,7 @@ class Job:
         trainer: ready to fit.
         data: what to fit.
         choices: the option chosen in each config group.
+        notes: what is to be said before it starts, such as where it resumes.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
     """
 
@@ -30,6 +34,7 @@ class Job:
     data: Data
     choices: dict[str, str]
     numbers: dict[str, float]
+    notes: list[str] = field(default_factory=list)
 
 
 class Train:
@@ -40,9 +45,13 @@ class Train:
         trainer, data = job.trainer, job.data
         horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
         console.start(_header(job), horizon.steps, trainer.step, horizon.per_epoch)
-        board = TensorBoard(folder)
+        for note in job.notes:
+            console.note(note)
+        board = TensorBoard(folder, trainer.step)
         try:
             summary = trainer.fit(data, folder, [console, board])
+            if summary["status"] == "completed":
+                _show_samples(job, folder, board)
             board.hparams(job.numbers | _parts(job), _final_validation(summary))
         finally:
             console.close()
@@ -55,6 +64,16 @@ class Train:
             console.note(f"curves.png is not drawn: {error}")
         console.finish(summary, folder)
         return summary
+
+
+def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:
+    """Inputs, predictions and targets, where they are images: samples.npz and TensorBoard."""
+    samples = image_samples(job.trainer.forward, job.data, job.trainer.precision.autocast)
+    if samples is not None:
+        names = ("input", "prediction", "target")
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, samples, strict=True)}
+        np.savez(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
+        board.images(job.trainer.step, *samples)
 
 
 def _header(job: Job) -> list[str]:

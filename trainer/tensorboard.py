@@ -13,10 +13,11 @@ import socket
 import time
 import warnings
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
@@ -27,15 +28,18 @@ class TensorBoard:
 
     Args:
         folder: the run folder, which must exist.
+        step: where the run stands; what older event files hold beyond it is not shown.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int = 0) -> None:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        # Unbuffered: a record that could not be written whole must not stay behind in a buffer.
-        self.file = open(folder / name, "ab", buffering=0)
-        self.writer = RecordWriter(self.file)
+        self.path = folder / name
+        self.file: FileIO | None = None
         self.failing = False
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if step:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """One event with every value."""
@@ -67,19 +71,33 @@ class TensorBoard:
 
     def close(self) -> None:
         """Closes the event file."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def _summary(self, step: int, items: list[Summary.Value]) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=items)))
 
     def _write(self, event: Event) -> None:
-        start = self.file.tell()
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
         try:
-            self.writer.write(event.SerializeToString())
+            self._append(record.getvalue())
             self.failing = False
         except OSError as error:
-            # Half a record would hide every later one from TensorBoard.
-            self.file.truncate(start)
             if not self.failing:
                 warnings.warn(f"TensorBoard is not written: {error}; training goes on", stacklevel=2)
             self.failing = True
+
+    def _append(self, record: bytes) -> None:
+        """The whole record or nothing: half of one would hide every later one from TensorBoard."""
+        if self.file is None:
+            # Unbuffered: what could not be written must not stay behind in a buffer.
+            self.file = open(self.path, "ab", buffering=0)
+        end = self.file.seek(0, os.SEEK_END)  # after a truncation the position is beyond the end
+        try:
+            left = memoryview(record)
+            while left:  # an unbuffered write may take a part and say so only in its answer
+                left = left[self.file.write(left) :]
+        except OSError:
+            self.file.truncate(end)
+            raise

@@ -40,20 +40,35 @@ class Transaction:
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.saved)
 
-    def commit(self, gradients: list[Tensor], clipped: Clipped) -> None:
-        """Applies the clip's coefficient and takes the optimizer step.
+    def commit(self, gradients: list[Tensor], clipped: Clipped, lr_factor: float = 1.0) -> None:
+        """Applies the clip's coefficient and takes the optimizer step, its learning rates multiplied by
+        ``lr_factor`` for this once.
 
         A fused optimizer divides each gradient by ``grad_scale`` as it reads it, so the coefficient
         costs no pass of its own over the gradients.
         """
         scale: Tensor | None = None
-        if clipped.coefficient is not None and self.rides:
-            scale = torch.as_tensor(1.0 / clipped.coefficient, dtype=torch.float32)
-        elif clipped.coefficient is not None:
-            torch._foreach_mul_(gradients, clipped.coefficient)
+        coefficient = clipped.coefficient
+        if coefficient is not None and self._can_ride(coefficient):
+            scale = torch.as_tensor(1.0 / coefficient, dtype=torch.float32)
+        elif coefficient is not None:
+            torch._foreach_mul_(gradients, coefficient)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups if lr_factor != 1 else ():
+            group["lr"] *= lr_factor
         if not self.shortcut.step(gradients, scale):
             self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
             self.optimizer.step()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _can_ride(self, coefficient: Tensor | float) -> bool:
+        # Beyond float32 the scale would be inf, and the step a silent zero. Where the coefficient is
+        # on a device that cannot be asked without waiting; there only norms above 1e38 could do it.
+        return self.rides and (isinstance(coefficient, Tensor) or coefficient > LEAST_COEFFICIENT)
+
+
+LEAST_COEFFICIENT = 1.0 / torch.finfo(torch.float32).max
 
 
 def _takes_scale(optimizer: Optimizer) -> bool:

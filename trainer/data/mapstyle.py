@@ -47,6 +47,7 @@ class MapStyleData:
         self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
         self.seed = checks.whole("seed", seed)
         self.num_workers = checks.whole("num_workers", num_workers)
+        self.validates = val is not None
         self.metrics = dict(metrics or {})
         self.count = len(train)  # type: ignore[arg-type]
         if self.count == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, Self
 
@@ -19,11 +20,13 @@ ORDER, SAMPLES, SPLIT, NOISE, ITEM = range(1, 6)
 
 
 class Data(Protocol):
-    """What the loop asks of data. Shapes are those of one sample, without the batch axis."""
+    """What the loop asks of data. Shapes are those of one sample, without the batch axis; ``validates``
+    says whether there is anything to validate on."""
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     batches_per_epoch: int
+    validates: bool
     metrics: Mapping[str, Metric]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
@@ -69,6 +72,7 @@ class TensorData:
         self.seed = checks.whole("seed", seed)
         self.train, self.val = train, val
         self.transform = transform
+        self.validates = len(val[0]) > 0
         self.metrics = dict(metrics or {})
         _check_samples("training", train)
         _check_samples("validation", val, may_be_empty=True)
@@ -124,7 +128,7 @@ def seeded_generator(*key: int) -> torch.Generator:
     The first number of a key says what is drawn (see the constants of this module), so that two parts
     with the same seed never share a stream.
     """
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    state = np.frombuffer(hashlib.sha256(repr(key).encode()).digest()[:8], np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 

@@ -1,0 +1,232 @@
+"""Row 8 of the fault matrix: a bad step in training, for every guard and every optimizer in conf/."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytest
+import torch
+from conftest import ROOT
+from omegaconf import OmegaConf
+from test_transaction import build_optimizer, flat, model
+from torch import Tensor, nn
+
+from trainer.data.tensors import Batch, TensorData
+from trainer.guard import GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Guard, Off, Skip
+from trainer.loop import Trainer
+
+OPTIMIZERS = sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))
+GUARDS = sorted((ROOT / "conf" / "guard").glob("*.yaml"))
+KINDS = ["input", "loss", "one gradient", "batch norm"]
+STEPS = 6
+
+
+def build_guard(path: Path, **changes: Any) -> Guard:
+    config = OmegaConf.merge(OmegaConf.load(path), changes)
+    return hydra.utils.instantiate(config, _convert_="all")
+
+
+REFUSING = [path for path in GUARDS if not isinstance(build_guard(path), Off)]
+SPIKING = [path for path in REFUSING if OmegaConf.load(path).spike_z < math.inf]
+
+
+class Fault:
+    """Puts ``value`` into one place of a model in training, in the steps ``at`` and in no other.
+
+    ``loss`` is to be trained with: a mean square that the fault can reach.
+    """
+
+    def __init__(self, net: nn.Module, kind: str, value: float, at: Collection[int]) -> None:
+        self.kind, self.value, self.at = kind, value, at
+        self.step = -1
+        net.register_forward_pre_hook(self._begins)
+        if kind == "batch norm":
+            net[1].register_forward_pre_hook(lambda layer, inputs: self.spoiled(inputs[0]))
+        if kind == "one gradient":
+            net[-1].weight.register_hook(self.spoiled)
+
+    def spoiled(self, tensor: Tensor) -> Tensor:
+        """The tensor, one entry of it replaced if this is a step of the fault."""
+        if self.step not in self.at:
+            return tensor
+        tensor = tensor.clone()
+        tensor.view(-1)[-1] = self.value
+        return tensor
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        mean = nn.functional.mse_loss(predictions, targets)
+        return mean * self.value if self.kind == "loss" and self.step in self.at else mean
+
+    def _begins(self, net: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        if not net.training:
+            return inputs[0]
+        self.step += 1
+        return self.spoiled(inputs[0]) if self.kind == "input" else inputs[0]
+
+
+class Without(TensorData):
+    """The data of an epoch but for one batch."""
+
+    left_out: int
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        rest = [b for number, b in enumerate(super().batches(epoch)) if number != self.left_out]
+        yield from rest[start:]
+
+
+def data(batches: int = STEPS, size: int = 4, without: int | None = None) -> TensorData:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batches * size, 3, generator=generator)
+    noise = torch.randn(batches * size, 1, generator=generator)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3 * noise
+    kind = TensorData if without is None else Without
+    source = kind((x, y), (x[:4], y[:4]), batch_size=size)
+    if isinstance(source, Without):
+        source.left_out = without
+        source.batches_per_epoch -= 1
+    return source
+
+
+def prepared(
+    optimizer: Path,
+    guard: Guard,
+    steps: int,
+    fault: tuple[str, float, Collection[int]] = ("none", 0.0, ()),
+    net: nn.Module | None = None,
+    **settings: Any,
+) -> Trainer:
+    """A small run that is to meet the fault."""
+    net = net or model()
+    loss = Fault(net, *fault).loss
+    parts = build_optimizer(optimizer, list(net.parameters()))
+    limits = {"max_steps": max(steps, 1), "max_epochs": None, "log_every": 1}
+    return Trainer(net, loss, parts, guard=guard, **limits, **settings)
+
+
+def state(trainer: Trainer) -> dict[str, Any]:
+    """Parameters, buffers and moments."""
+    optimizer = trainer.optimizer.state_dict()["state"]
+    return copy.deepcopy({"model": trainer.model.state_dict(), "optimizer": optimizer})
+
+
+@functools.cache
+def untouched(optimizer: Path, steps: int, without: int | None = None) -> dict[str, Any]:
+    """What a run without guard and fault has after so many steps."""
+    trainer = prepared(optimizer, Off(), steps)
+    if steps:
+        trainer.fit(data(without=without))
+    return state(trainer)
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    pairs = list(zip(flat(a), flat(b), strict=True))
+    return bool(pairs) and all(torch.equal(x, y) for x, y in pairs)
+
+
+def numbers(value: Any) -> list[float]:
+    """Every number in a state, that of tensors too."""
+    if isinstance(value, Tensor):
+        return value.flatten().tolist()
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in numbers(each)]
+    if isinstance(value, list | tuple):
+        return [number for each in value for number in numbers(each)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def statistics(trainer: Trainer) -> list[float]:
+    """All that a refused value must not be in."""
+    windows = [list(trainer.guard.losses.values), list(trainer.guard.norms.values)]  # type: ignore
+    return numbers([windows, trainer.norms.kept, trainer.clip.state_dict(), trainer.record.last])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("guard", REFUSING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("at", [0, STEPS // 2, STEPS - 1], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_step_leaves_no_trace(
+    kind: str, value: float, at: int, guard: Path, optimizer: Path
+) -> None:
+    trainer = prepared(optimizer, build_guard(guard), at + 1, (kind, value, [at]))
+    summary = trainer.fit(data())
+    assert same(state(trainer), untouched(optimizer, at))
+    assert summary["steps"] == at + 1
+    assert summary["guard"]["skipped"] == 1
+    causes = summary["guard"]["causes"]
+    assert causes == dict.fromkeys(causes, 0) | {GRADIENT if kind == "one gradient" else LOSS: 1}
+    assert len(trainer.guard.losses.values) == trainer.norms.seen == at  # type: ignore[attr-defined]
+    assert all(map(math.isfinite, statistics(trainer)))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("guard", SPIKING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("at", [0, STEPS // 2], ids=["first", "middle"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_goes_on_as_if_the_bad_batch_had_not_been_there(
+    kind: str, at: int, guard: Path, optimizer: Path
+) -> None:
+    trainer = prepared(optimizer, build_guard(guard), STEPS, (kind, math.nan, [at]))
+    assert trainer.fit(data())["status"] == "completed"
+    assert same(state(trainer), untouched(optimizer, STEPS - 1, without=at))
+
+
+@pytest.mark.parametrize("kind", ["input", "loss", "batch norm"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_without_a_guard_a_loss_that_is_not_finite_ends_the_run(kind: str, value: float) -> None:
+    summary = prepared(OPTIMIZERS[0], Off(), STEPS, (kind, value, [2])).fit(data())
+    assert (summary["status"], summary["steps"], summary["guard"]["skipped"]) == ("diverged", 3, 0)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_bad_batch_of_an_accumulated_step_refuses_all_of_it(kind: str, accumulate: int) -> None:
+    bad = accumulate + 1  # the second batch of the second step
+    fault = (kind, math.nan, [bad])
+    trainer = prepared(OPTIMIZERS[0], Skip(), 2, fault, accumulate=accumulate)
+    trainer.fit(data())
+    before = prepared(OPTIMIZERS[0], Skip(), 1, accumulate=accumulate)
+    before.fit(data())
+    assert trainer.guard.skipped == 1
+    assert same(state(trainer), state(before))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_record_holds_no_value_of_a_refused_step(tmp_path: Path, kind: str) -> None:
+    fault = (kind, math.nan, [1, 4])
+    prepared(OPTIMIZERS[0], Skip(), STEPS, fault).fit(data(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"] for line in lines if "train/loss" in line}
+    assert losses == {1, 3, 4, 6}
+    assert all(map(math.isfinite, numbers(lines)))
+    assert lines[-1]["guard/skipped"] == 2
+
+
+def plain() -> nn.Sequential:
+    """A model in which a large input gives a large loss; normalization would hide it."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("guard", SPIKING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("at", [32, 40, 47], ids=["at once", "middle", "last"])
+def test_a_spike_is_refused_once_the_window_is_full(at: int, guard: Path, optimizer: Path) -> None:
+    def run(steps: int, spikes: Collection[int]) -> tuple[Trainer, dict[str, Any]]:
+        trainer = prepared(optimizer, build_guard(guard), steps, ("input", 1e6, spikes), net=plain())
+        return trainer, trainer.fit(data(48, size=8))
+
+    trainer, summary = run(at + 1, [at])
+    assert summary["status"] == "completed"
+    causes = summary["guard"]["causes"]
+    assert causes[LOSS_SPIKE] + causes[GRADIENT_SPIKE] == summary["guard"]["skipped"] == 1
+    assert same(state(trainer), state(run(at, [])[0]))
+    assert max(statistics(trainer)) < 1e3
+    assert run(48, [at])[1]["guard"]["skipped"] == 1  # nothing of it is left to refuse

@@ -1,0 +1,134 @@
+"""What happens before, in and after a job, hung into Hydra.
+
+Hydra makes a run's folder before it calls the job, so `Preflight`, a Hydra callback, composes and
+rehearses everything first: a bad command leaves nothing behind. `run` is the job itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.build import BadInput, prepare
+from trainer.console import Console
+from trainer.resume import lock
+from trainer.sweep import SweptJob, print_sweep
+from trainer.tasks import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job tells the command line and the sweeper."""
+
+    exit_code: int
+    objective: float | None
+
+
+def run(config: DictConfig) -> Outcome:
+    """Runs the task of a config in the folder that Hydra made."""
+    hydra_config = HydraConfig.get()
+    job = _prepared.pop(OmegaConf.to_yaml(config), None)
+    job = job or prepare(config, hydra_config.runtime.choices)
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
+    folder = Path(hydra_config.runtime.output_dir)
+    with _locks.pop(folder, None) or lock(folder):
+        summary = job.task.run(job, folder, Console(brief=sweeping))
+    if sweeping:
+        _finished.append(SweptJob(list(hydra_config.overrides.task), folder, summary))
+    return Outcome(_exit_code(summary, sweeping), summary["objective"]["value"])
+
+
+def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
+    if summary["status"] == "interrupted":
+        return 128 + signal.Signals[summary["reason"]]
+    # A diverged job of a sweep is a finding, which its objective tells; alone it is a failure.
+    return int(summary["status"] != "completed" and not sweeping)
+
+
+class Preflight(Callback):
+    """Refuses a bad command before Hydra makes a folder for it; named in ``hydra.callbacks``."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Composes a single run, and keeps it for `run`."""
+        job_config = _without_hydra(config)
+        job = prepare(job_config, config.hydra.runtime.choices)
+        _claim(config, resuming=bool(job_config.get("resume")))
+        _prepared[OmegaConf.to_yaml(job_config)] = job
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
+        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+            return  # other sweepers decide on their jobs as they go
+        loader = GlobalHydra.instance().config_loader()
+        arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        arguments += config.hydra.overrides.task
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        if not jobs:
+            raise BadInput("the sweep is empty: one of its keys has no value")
+        if len({tuple(job) for job in jobs}) < len(jobs):
+            raise BadInput("the sweep holds the same job twice: list every value once")
+        _finished.clear()
+        for job in jobs:
+            job_config = loader.load_sweep_config(config, list(job))
+            prepare(_without_hydra(job_config), job_config.hydra.runtime.choices)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Shows all jobs in one table, best first."""
+        print_sweep(_finished, Path(config.hydra.sweep.dir))
+
+
+def unused(path: str) -> str:
+    """The path, or path-2, path-3, …: the first that did not exist. It is made at once, so that no two
+    runs get the same, however close they start."""
+    for number in itertools.count(1):
+        candidate = Path(path if number == 1 else f"{path}-{number}")
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            break
+    return str(candidate)
+
+
+def _claim(config: DictConfig, resuming: bool) -> None:
+    """Makes the run folder, which resolves ``hydra.run.dir``, and refuses one that holds a run."""
+    try:
+        folder = Path(config.hydra.run.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, OmegaConfBaseException) as error:
+        raise BadInput(f"the run folder cannot be made: {error.__cause__ or error}") from error
+    try:
+        _locks[folder.absolute()] = lock(folder)
+    except OSError as error:
+        raise BadInput(str(error)) from error
+    if (folder / "metrics.jsonl").exists() and not resuming:
+        raise BadInput(f"hydra.run.dir={folder} already holds a run; choose another or remove it")
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    config = copy.deepcopy(config)
+    with flag_override(config, ["struct", "readonly"], False):
+        del config["hydra"]
+    return config
+
+
+# These are handed from one of Hydra's hooks to another, which share nothing but this module.
+_prepared: dict[str, Job] = {}
+_finished: list[SweptJob] = []
+_locks: dict[Path, TextIO] = {}
+OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

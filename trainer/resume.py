@@ -1,0 +1,168 @@
+"""Continuing a run: which folder, which command line, which checkpoint.
+
+A run folder is data, from whoever had write access to it. Nothing in it is instantiated: its overrides
+are only typed again, on top of your own ``conf/`` and after a check that they choose and set nothing but
+values; its stored configuration is only compared with the result; its checkpoints are only tensors.
+
+Nothing heavy is imported here: ``train.py`` expands the command line before Hydra sees it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+GROUP_CHOICE = re.compile(r"[\w-]+=[\w-]+(/[\w-]+)*")
+SETTING = re.compile(r"\+{0,2}[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
+FORBIDDEN = re.compile(r"_target_|\$\{|^\+*hydra[.=/]|^\+*resume", re.IGNORECASE)
+
+
+class CannotResume(ValueError):
+    """One line on why a run cannot be continued."""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with ``resume=<folder>`` replaced by the run's own command line in that folder.
+
+    ``resume=auto`` is the newest unfinished run with the same overrides, or a new run if there is none.
+    Arguments without ``resume`` come back as they are.
+
+    Raises:
+        CannotResume: if the folder is no run, or its overrides do more than choose and set values.
+    """
+    wanted = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    rest = [a for a in arguments if not a.startswith("resume=")]
+    if not wanted or wanted[-1] in ("", "null"):
+        return list(arguments)
+    if {"-m", "--multirun"} & set(rest):
+        raise CannotResume("resume continues a single run; leave out -m")
+    folder = _newest_unfinished(rest) if wanted[-1] == "auto" else Path(wanted[-1])
+    if folder is None:
+        return rest
+    flags = [a for a in rest if a.startswith("-")] + _values_of_flags(rest)
+    added = [a for a in rest if a not in flags]
+    stored = overrides_of(folder)
+    typed = [a for a in added if a not in stored]
+    return [*flags, *stored, *typed, f"hydra.run.dir={_quoted(folder)}", f"resume={_quoted(folder)}"]
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """What was typed for the run, if it is nothing but choices and values.
+
+    Raises:
+        CannotResume: otherwise.
+    """
+    path = folder / ".hydra" / "overrides.yaml"
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CannotResume(f"resume={folder} is no run folder: {error}") from None
+    if not isinstance(overrides, list) or not all(isinstance(item, str) for item in overrides):
+        raise CannotResume(f"{path} must be a list of overrides")
+    kept = [item for item in overrides if not item.startswith(("resume=", "resume_allow="))]
+    for item in kept:
+        chooses = GROUP_CHOICE.fullmatch(item) or "." in item.partition("=")[0] or _is_value(item)
+        if not chooses or not SETTING.fullmatch(item) or FORBIDDEN.search(item):
+            raise CannotResume(
+                f"{path} holds {item!r}, which does more than choose an option or set a value; if you "
+                "wrote it yourself, start the run anew with the full command"
+            )
+    return kept
+
+
+def differing_keys(folder: Path, config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
+    """What the run was configured with that differs now, as ``key (then -> now)``, but for what is
+    allowed: those keys and everything below them.
+
+    Raises:
+        CannotResume: if the stored configuration cannot be read as plain data.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CannotResume(f"{path} cannot be read as plain data: {error}") from None
+    then, now = _flat(stored), _flat(config)
+    skipped = ("resume", "resume_allow", *allowed)
+    return [
+        f"{key} ({then.get(key, 'absent')} -> {now.get(key, 'absent')})"
+        for key in sorted({*then, *now})
+        if then.get(key, ...) != now.get(key, ...)
+        and not any(key == name or key.startswith(name + ".") for name in skipped)
+    ]
+
+
+def lock(folder: Path) -> TextIO:
+    """Makes this process the only one that writes to the folder, until the file returned is closed or
+    the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: naming the process that holds it.
+    """
+    file = open(folder / ".lock", "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "another"
+        file.close()
+        raise BlockingIOError(f"{folder} is in use by process {owner}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _newest_unfinished(arguments: Sequence[str]) -> Path | None:
+    typed = {a for a in arguments if not a.startswith(("-", "resume_allow="))}
+    folders = sorted(Path("outputs").glob("*/*/.hydra/overrides.yaml"), reverse=True)
+    for folder in (path.parent.parent for path in folders):
+        try:
+            same = set(overrides_of(folder)) == typed
+        except CannotResume:
+            continue
+        if same and _is_unfinished(folder):
+            return folder
+    return None
+
+
+def _is_unfinished(folder: Path) -> bool:
+    try:
+        lock(folder).close()
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):
+        return True  # killed before it could write one
+    return isinstance(summary, dict) and summary.get("status") in ("interrupted", "failed")
+
+
+def _values_of_flags(arguments: Sequence[str]) -> list[str]:
+    flags = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+    return [value for flag, value in pairwise(arguments) if flag in flags]
+
+
+def _is_value(item: str) -> bool:
+    return item.startswith(("seed=", "objective="))
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,66 @@
+"""Earlier states of a run, in memory, to go back to when the present one is beyond mending."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+class Snapshots:
+    """The two latest snapshots of some stateful parts.
+
+    Going back takes the older one: the newest may have been taken when the trouble had already begun.
+    They are part of a checkpoint, so that a resumed run goes back to where it would have gone.
+
+    Args:
+        parts: objects with ``state_dict`` and ``load_state_dict``, by name.
+        budget: bytes that all snapshots together may take.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], budget: float) -> None:
+        self.parts = parts
+        self.budget = budget
+        self.taken: list[dict[str, Any]] = []
+
+    def take(self) -> None:
+        """Copies the parts' present state, and forgets what goes beyond two or beyond the budget.
+
+        Raises:
+            ValueError: if not even one snapshot fits.
+        """
+        now = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+        size = _bytes(now)
+        if size > self.budget:
+            raise ValueError(
+                f"budget_mb must hold one snapshot of {size / 2**20:.0f} MiB, got "
+                f"{self.budget / 2**20:g}; raise guard.budget_mb or use guard=skip"
+            )
+        keep = 2 if 2 * size <= self.budget else 1
+        self.taken = [*self.taken, now][-keep:]
+
+    def restore(self) -> bool:
+        """Puts the parts back to the oldest snapshot, the only one kept then; False without any."""
+        self.taken = self.taken[:1]
+        for state in self.taken:
+            for name, part in self.parts.items():
+                # A copy: an optimizer goes on with the very tensors it is given.
+                part.load_state_dict(copy.deepcopy(state[name]))
+        return bool(self.taken)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The snapshots."""
+        return {"taken": list(self.taken)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the snapshots."""
+        self.taken = list(state["taken"])
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_bytes, items))

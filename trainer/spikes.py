@@ -1,0 +1,71 @@
+"""Is this value out of line with those before it? A robust score that outliers cannot move."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from trainer import checks
+
+REFRESH = 16  # accepted values between two looks at the window: a median each step would cost 2 % of it
+LEAST_SIGMA = 0.2
+
+
+class SpikeDetector:
+    """Tells which values are larger than the recent ones can explain.
+
+    On accepted values x > 0, y = log x: limit = exp(median(y) + z · max(1.4826 · MAD(y), 0.2)). Medians,
+    because a mean and a standard deviation are moved by the very outliers they should find; logarithms,
+    because losses and norms vary by factors; the floor, because a steady run has MAD 0 and any value
+    would stand out. While a value <= 0 is in the window there is no limit.
+
+    Args:
+        z: how many robust standard deviations of log x are let pass; inf detects nothing. With the
+            floor, 8 never refuses what is less than 5 times the median.
+        window: how many of the latest accepted values are looked at.
+        least: no limit before so many are there.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    def __init__(self, z: float = 8.0, window: int = 128, least: int = 32) -> None:
+        self.z = checks.number("spike_z", z, above=0, finite=False, remedy="inf detects no spikes")
+        self.least = checks.whole("least", least, at_least=1)
+        self.values: deque[float] = deque(maxlen=checks.whole("window", window, at_least=least))
+        self.seen = 0
+        self.limit = math.inf
+
+    def accept(self, value: float) -> None:
+        """Takes a finite value of a committed step into account."""
+        self.values.append(value)
+        self.seen += 1
+        if self.seen >= self.least and self.seen % REFRESH == 0:
+            self.limit = self._limit()
+
+    def forget(self) -> None:
+        """Starts anew: what looked like a spike has turned out to be a new level."""
+        self.values.clear()
+        self.seen, self.limit = 0, math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window and where it stands."""
+        return {"values": list(self.values), "seen": self.seen, "limit": self.limit}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the window."""
+        self.values = deque(state["values"], self.values.maxlen)
+        self.seen, self.limit = state["seen"], state["limit"]
+
+    def _limit(self) -> float:
+        values = np.array(self.values)
+        if values.min() <= 0 or math.isinf(self.z):
+            return math.inf
+        logs = np.log(values)
+        middle = np.median(logs)
+        sigma = 1.4826 * np.median(np.abs(logs - middle))
+        exponent = float(middle + self.z * max(sigma, LEAST_SIGMA))
+        return math.exp(exponent) if exponent < 700 else math.inf
