@@ -22,6 +22,7 @@ LAYERS = {
     "loop": (1, "loop"),
     **dict.fromkeys(("rehearsal", "tasks", "sweep"), (2, "tasks")),
     "build": (3, "build"),
+    "hooks": (4, "hooks"),
 }
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
 KNOW_CONFIG = {
@@ -80,7 +81,7 @@ def _layer(module: str) -> tuple[int, str]:
     package, _, rest = module.partition(".")
     if package == "trainer":
         return LAYERS.get(rest, (0, "parts"))
-    return (0, package) if package in ("losses", "models") else (4, "entrypoints")
+    return (0, package) if package in ("losses", "models") else (5, "entrypoints")
 
 
 def _inside(module: str) -> set[str]:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from full_disk import file_limit
-from torch import Tensor
 
 from trainer import checkpoint
 from trainer.data.tensors import TensorData
@@ -105,7 +103,8 @@ def test_two_runs_of_one_configuration_write_the_same_bytes(
 
 def test_opening_the_folder_again_adds_to_the_record(tmp_path: Path) -> None:
     for step in (1, 2):
-        record = opened(tmp_path)
+        record = Record()
+        record.open(data(METRICS), tmp_path, step=step - 1)
         record.write(step, 1, {"lr": 0.1})
         record.close({"steps": step})
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
@@ -118,7 +117,6 @@ def test_without_a_folder_the_record_is_kept_in_memory(
     monkeypatch.chdir(tmp_path)
     record = opened()
     record.write(1, 1, {"val/psnr": 12.0})
-    record.images(1, *torch.zeros(3, 2, 1, 4, 4))
     record.close({})
     assert record.last == {"val/psnr": 12.0}
     assert list(tmp_path.iterdir()) == []
@@ -167,28 +165,33 @@ class Shown:
 
     def __init__(self) -> None:
         self.scalar: list[Any] = []
-        self.image: list[Any] = []
 
     def scalars(self, *shown: Any) -> None:
         self.scalar.append(shown)
 
-    def images(self, *shown: Any) -> None:
-        self.image.append(shown)
 
-
-def test_every_view_is_shown_every_line_and_picture(tmp_path: Path) -> None:
+def test_every_view_is_shown_every_line(tmp_path: Path) -> None:
     views, record = [Shown(), Shown()], Record()
     record.open(data(METRICS), tmp_path, views)
-    pictures: list[Tensor] = list(torch.rand(3, 2, 1, 4, 4))
     record.write(7, 2, {"lr": 0.1})
-    record.images(7, *pictures)
     record.close({})
     for view in views:
         assert view.scalar == [(7, 2, {"lr": 0.1})]
-        assert [len(shown) for shown in view.image] == [4]
-    with np.load(tmp_path / "samples.npz") as samples:
-        for name, picture in zip(("input", "prediction", "target"), pictures, strict=True):
-            np.testing.assert_array_equal(samples[name], picture.numpy())
+
+
+def test_lines_beyond_the_step_of_a_resumed_run_and_half_lines_are_dropped(tmp_path: Path) -> None:
+    first = Record()
+    first.open(data(METRICS), tmp_path)
+    for step in (10, 20, 30):
+        first.write(step, 1, {"lr": 0.1})
+    first.close({})
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 40, "ep')
+    again = Record()
+    again.open(data(METRICS), tmp_path, step=20)
+    again.write(25, 1, {"lr": 0.1})
+    again.close({})
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25]
 
 
 def test_a_summary_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
