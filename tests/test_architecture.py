@@ -20,7 +20,7 @@ PACKAGES = ("losses", "models", "trainer", "hydra_plugins")
 LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep"), (2, "tasks")),
+    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

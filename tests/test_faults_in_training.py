@@ -46,6 +46,7 @@ class Fault:
     def __init__(self, net: nn.Module, kind: str, value: float, at: Collection[int]) -> None:
         self.kind, self.value, self.at = kind, value, at
         self.step = -1
+        self.net = net
         net.register_forward_pre_hook(self._begins)
         if kind == "batch norm":
             net[1].register_forward_pre_hook(lambda layer, inputs: self.spoiled(inputs[0]))
@@ -54,7 +55,7 @@ class Fault:
 
     def spoiled(self, tensor: Tensor) -> Tensor:
         """The tensor, one entry of it replaced if this is a step of the fault."""
-        if self.step not in self.at:
+        if not self._now:
             return tensor
         tensor = tensor.clone()
         tensor.view(-1)[-1] = self.value
@@ -62,7 +63,11 @@ class Fault:
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         mean = nn.functional.mse_loss(predictions, targets)
-        return mean * self.value if self.kind == "loss" and self.step in self.at else mean
+        return mean * self.value if self.kind == "loss" and self._now else mean
+
+    @property
+    def _now(self) -> bool:
+        return self.net.training and self.step in self.at
 
     def _begins(self, net: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         if not net.training:
@@ -77,8 +82,10 @@ class Without(TensorData):
     left_out: int
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        rest = [b for number, b in enumerate(super().batches(epoch)) if number != self.left_out]
-        yield from rest[start:]
+        inputs, targets = (part.split(self.batch_size) for part in self._shuffled(epoch))
+        batches = list(zip(inputs, targets, strict=True))
+        del batches[self.left_out]
+        yield from batches[start:]
 
 
 def data(batches: int = STEPS, size: int = 4, without: int | None = None) -> TensorData:
@@ -105,7 +112,7 @@ def prepared(
     """A small run that is to meet the fault."""
     net = net or model()
     loss = Fault(net, *fault).loss
-    parts = build_optimizer(optimizer, list(net.parameters()))
+    parts = build_optimizer(optimizer, list(net.parameters()), lr=0.005)
     limits = {"max_steps": max(steps, 1), "max_epochs": None, "log_every": 1}
     return Trainer(net, loss, parts, guard=guard, **limits, **settings)
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
+from trainer.export import Export
 from trainer.loop import Trainer
 from trainer.optimizers import check_settings
 from trainer.record import check_tag
@@ -53,6 +54,8 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
     try:
         job = _compose(config, {group: choices.get(group, "?") for group in GROUPS})
         seed_everything(config.seed)
+        if isinstance(job.task, Export) and not config.get("resume"):
+            raise ValueError("resume must name a run folder; task=export resume=outputs/…")
         if config.get("resume"):
             job.notes.extend(_resume(job.trainer, Path(config.resume), config))
             if isinstance(job.task, Train):

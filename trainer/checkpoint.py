@@ -1,7 +1,8 @@
 """Checkpoint files: written whole or not at all, checked before they are read, never executed.
 
 A file is a header (magic, format version, length and SHA-256 of what follows) and a `torch.save`
-archive, which is only ever opened with ``weights_only=True``.
+archive, which is only ever opened with ``weights_only=True``, and only after its table of contents and
+the names in its pickle were looked at: torch alone would let a file ask for memory or import a codec.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import io
 import os
 import pickle
 import re
+import stat
 import struct
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer import checks
+from trainer.plain import check_plain, look_through
 
 MAGIC = b"TRIMTAB\n"
 VERSION = 1
@@ -68,21 +72,34 @@ def load(path: Path | str) -> dict[str, Any]:
         DamagedCheckpoint: if the file is foreign, of another version, cut short, altered or unsafe.
         OSError: if it cannot be read.
     """
-    data = Path(path).read_bytes()
-    if len(data) < HEADER.size or data[: len(MAGIC)] != MAGIC:
-        raise DamagedCheckpoint(f"{path}: not a checkpoint of Trimtab")
-    _, version, length, digest = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise DamagedCheckpoint(f"{path}: format {version}, this version reads {VERSION}")
-    payload = memoryview(data)[HEADER.size :]
-    if len(payload) != length:
-        raise DamagedCheckpoint(f"{path}: {len(payload)} bytes of {length} are there")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device would never end
+        raise DamagedCheckpoint(f"{path}: not a file")
+    with open(path, "rb") as file:
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size or not header.startswith(MAGIC):
+            raise DamagedCheckpoint(f"{path}: not a checkpoint of Trimtab")
+        _, version, length, digest = HEADER.unpack(header)
+        if version != VERSION:
+            raise DamagedCheckpoint(f"{path}: format {version}, this version reads {VERSION}")
+        there = os.fstat(file.fileno()).st_size - HEADER.size
+        if there != length:
+            raise DamagedCheckpoint(f"{path}: {there} bytes of {length} are there")
+        payload = file.read(length)
     if hashlib.sha256(payload).digest() != digest:
         raise DamagedCheckpoint(f"{path}: the content does not match its SHA-256")
     try:
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        look_through(payload)
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        check_plain(state, len(payload))
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint(f"{path}: holds more than data, nothing of it was run") from error
+    except MemoryError:
+        raise  # the file asks for no more than its size: this machine is too small, not the file bad
+    except Exception as error:  # zip, pickle and torch have a dozen kinds for what is malformed
+        if "can't allocate memory" in str(error):  # torch's way to say it
+            raise MemoryError(f"{path}: there is no memory for it") from error
+        raise DamagedCheckpoint(f"{path}: its SHA-256 is right, but it holds no state") from error
     return dict(state)
 
 

@@ -161,6 +161,8 @@ class Trainer:
                 yield group
                 if self.step >= last or self.ending:
                     return
+            if self.batch:  # or it would ask for the rest of this epoch for ever
+                raise ValueError(f"batches_per_epoch must be how many data yields, {self.batch}")
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step as a transaction."""
@@ -243,13 +245,13 @@ class Trainer:
 
     def _close(self, steps: int, seconds: float, save: bool = True) -> dict[str, Any]:
         """Leaves the last checkpoint and the summary in the folder."""
-        failure: OSError | None = None
+        failure = None
+        ending = self.ending or Ending("completed")
         try:
-            if save and (self.ending is None or self.ending.status == "interrupted"):
+            if save and ending.status != "diverged":
                 self._save()
         except OSError as error:  # a full disk
-            failure, self.ending = error, Ending.by_error(error)
-        ending = self.ending or Ending("completed")
+            failure, ending = error, Ending.by_error(error)
         summary = {
             "status": ending.status,
             "reason": ending.reason,
