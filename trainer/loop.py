@@ -239,16 +239,14 @@ class Trainer:
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
-        if self.record.folder is not None:
-            score = self.record.score
-            self.checkpoints.save(self.record.folder, self.step, self.state_dict(), score)
+        if (folder := self.record.folder) is not None:
+            self.checkpoints.save(folder, self.step, self.state_dict(), self.record.score)
 
     def _close(self, steps: int, seconds: float, save: bool = True) -> dict[str, Any]:
         """Leaves the last checkpoint and the summary in the folder."""
-        failure = None
-        ending = self.ending or Ending("completed")
+        failure, ending = None, self.ending or Ending("completed")
         try:
-            if save and ending.status != "diverged":
+            if save and all(torch.isfinite(parameter).all() for parameter in self.parameters):
                 self._save()
         except OSError as error:  # a full disk
             failure, ending = error, Ending.by_error(error)
