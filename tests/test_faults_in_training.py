@@ -237,3 +237,12 @@ def test_a_spike_is_refused_once_the_window_is_full(at: int, guard: Path, optimi
     assert same(state(trainer), state(run(at, [])[0]))
     assert max(statistics(trainer)) < 1e3
     assert run(48, [at])[1]["guard"]["skipped"] == 1  # nothing of it is left to refuse
+
+
+@pytest.mark.parametrize("kind", ["input", "batch norm"])
+def test_a_finite_input_that_overflows_a_buffer_is_refused(kind: str) -> None:
+    """BatchNorm divides by the overflowed variance: output, loss and gradient all stay finite."""
+    trainer = prepared(OPTIMIZERS[0], Skip(), 3, (kind, 1e20, [2]))
+    trainer.fit(data())
+    assert trainer.guard.skipped == 1
+    assert same(state(trainer), untouched(OPTIMIZERS[0], 2))

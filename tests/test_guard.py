@@ -207,3 +207,16 @@ def test_rewind_restores_its_counters_in_the_middle_of_a_recovery() -> None:
 def test_an_argument_of_rewind_out_of_range_is_refused_by_name(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{argument} must be"):
         Rewind(**{argument: value})
+
+
+def test_a_spike_that_stays_is_no_new_level_for_rewind_however_patient_it_is() -> None:
+    guard = steady(Rewind(max_consecutive=10))
+    reasons = [spike(guard) for _ in range(11)]
+    assert reasons[:10] == [None] * 10
+    assert reasons[10] is not None
+
+
+def test_a_refused_step_counts_as_refused_where_the_host_sees_no_cause() -> None:
+    guard = steady(Skip())
+    guard.settle(1.0, 1.0, True)
+    assert (guard.skipped, guard.consecutive, len(guard.losses.values)) == (1, 1, 48)

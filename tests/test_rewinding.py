@@ -188,3 +188,30 @@ def test_a_run_cut_before_or_after_it_went_back_goes_on_bit_for_bit(
     assert (rest.step, rest.guard.rewound) == (cut, int(cut >= GONE_BACK))
     rest.fit(source, tmp_path)
     assert equal(rest.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 100])
+def test_rewind_mends_with_any_cadence_of_snapshots(every: int) -> None:
+    """No snapshot is taken of weights under suspicion, and there is one before the first step."""
+    _, summary = trained(REWIND, 1e30, every=every)
+    assert (summary["status"], summary["guard"]["rewound"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize("guard", REFUSING, ids=lambda path: path.stem)
+def test_a_diverged_run_leaves_a_finite_checkpoint_at_any_cadence(tmp_path: Path, guard: Path) -> None:
+    fault = ("loss", math.nan, range(12, 1000))
+    prepared(OPTIMIZERS[0], build_guard(guard), 200, fault).fit(data(), tmp_path)
+    (path,) = checkpoint.newest_first(tmp_path / "checkpoints")
+    assert all(map(math.isfinite, numbers(checkpoint.load(path)["model"])))
+
+
+def test_weights_that_overflowed_do_not_replace_a_good_checkpoint(tmp_path: Path) -> None:
+    saves = Checkpoints(every_steps=1, every_seconds=None, keep=2)
+    fault = ("one gradient", 3e38, [1])
+    guard = build_guard(SKIP)
+    trainer = prepared(OPTIMIZERS[-1], guard, 60, fault, net=plain(), checkpoints=saves)
+    trainer.optimizer.param_groups[0]["lr"] = 5.0
+    assert trainer.fit(data(), tmp_path)["status"] == "diverged"
+    assert not all(map(math.isfinite, numbers(trainer.model.state_dict())))
+    for path in checkpoint.newest_first(tmp_path / "checkpoints"):
+        assert all(map(math.isfinite, numbers(checkpoint.load(path)["model"])))

@@ -37,11 +37,17 @@ def lognormal(count: int, sigma: float = 1.0, seed: int = 0) -> list[float]:
 
 @pytest.mark.parametrize("z", [2.5, 8.0])
 @pytest.mark.parametrize("sigma", [0.01, 0.1, 1.0, 3.0])
-@pytest.mark.parametrize("count", [32, 48, 128, 640])
+@pytest.mark.parametrize("count", [32, 64, 128, 640])
 def test_the_limit_is_the_written_formula(z: float, sigma: float, count: int) -> None:
     values = lognormal(count, sigma)
     detector = fed(values, z=z)
     assert detector.limit == pytest.approx(written(values[-128:], z), rel=1e-12)
+
+
+def test_what_was_ordinary_when_the_run_began_is_no_spike_later() -> None:
+    """A late classification loss: nearly all memorised, one in a hundred as hard as on the first day."""
+    detector = fed([2.3] * 32 + [1e-4] * 640)
+    assert detector.limit == pytest.approx(2.3)
 
 
 def test_the_limit_is_at_most_a_few_values_old() -> None:
@@ -79,7 +85,7 @@ def test_a_steady_run_lets_pass_what_is_below_the_floor() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_a_value_without_a_logarithm_gives_no_limit(value: float) -> None:
-    detector = fed([1.0] * 47 + [value])
+    detector = fed([1.0] * 63 + [value])
     assert detector.limit == math.inf
     for _ in range(128):
         detector.accept(1.0)

@@ -27,6 +27,7 @@ class Guard(Protocol):
     Attributes:
         skipped: refused steps so far.
         rewound: how often the run went back to a snapshot.
+        consecutive: refused steps since the last one that was committed.
         causes: refused steps by cause.
         snapshot_every: steps between two snapshots to go back to; None for none.
         budget: bytes that they may take.
@@ -35,6 +36,7 @@ class Guard(Protocol):
 
     skipped: int
     rewound: int
+    consecutive: int
     causes: dict[str, int]
     snapshot_every: int | None
     budget: float
@@ -55,7 +57,7 @@ class Off:
     lr_factor = 1.0
 
     def __init__(self) -> None:
-        self.skipped = self.rewound = 0
+        self.skipped = self.rewound = self.consecutive = 0
         self.causes: dict[str, int] = {}
 
     def judge(self, loss: Tensor, norm: Tensor) -> bool:
@@ -97,6 +99,7 @@ class Skip:
     snapshot_every: int | None = None
     budget = 0.0
     lr_factor = 1.0
+    level_after: float = SPIKES_TO_A_LEVEL
 
     def __init__(self, max_consecutive: int = 20, spike_z: float = 8.0, window: int = 128) -> None:
         self.max_consecutive = checks.whole("max_consecutive", max_consecutive)
@@ -119,18 +122,19 @@ class Skip:
     def settle(self, loss: float, norm: float, refused: bool) -> str | None:
         """Counts one finished step; returns the reason to give up, or None."""
         cause = self._cause(loss, norm)
-        if not refused or cause is None:
+        if not refused:
             self.consecutive = self.spiking = 0
             self.losses.accept(loss)
             self.norms.accept(norm)
             return None
+        cause = cause or LOSS_SPIKE  # the device compared in float32 and the host in float64
         self.skipped += 1
         self.consecutive += 1
         self.causes[cause] += 1
         self.spiking = self.spiking + 1 if cause in (LOSS_SPIKE, GRADIENT_SPIKE) else 0
         if self.consecutive > self.max_consecutive:
             return f"{cause}, {self.consecutive} refused step(s) in a row"
-        if self.spiking == SPIKES_TO_A_LEVEL:
+        if self.spiking == self.level_after:
             self.losses.forget()
             self.norms.forget()
         return None
@@ -188,6 +192,7 @@ class Rewind(Skip):
         ValueError: for an argument out of range.
     """
 
+    level_after = math.inf
     _counters = (*Skip._counters, "recovering")
 
     def __init__(

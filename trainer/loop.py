@@ -66,8 +66,7 @@ class Trainer:
         compile: run the model through `torch.compile`.
         seed: of everything drawn while training (dropout).
 
-    Raises:
-        ValueError: for an argument out of range.
+    Raises: ValueError for an argument out of range.
     """
 
     def __init__(
@@ -126,8 +125,7 @@ class Trainer:
             views: further places to show the record at: `TensorBoard(folder)`, `Console()`.
 
         Returns:
-            The summary, as in ``summary.json``. With a folder, the record, the summary and the last
-            checkpoint are in it afterwards.
+            The summary; with a folder it, the record and the last checkpoint are there afterwards.
 
         Raises:
             Exception: whatever model, loss or data raise; the summary then says ``failed``.
@@ -141,6 +139,8 @@ class Trainer:
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
+            if self.guard.snapshot_every is not None and not self.snapshots.taken:
+                self.snapshots.take()  # trouble in the first steps is the commonest
             with StopSignals() as signals:
                 for batches in self._steps(data, horizon.steps):
                     self._step(batches)
@@ -169,7 +169,7 @@ class Trainer:
         self.transaction.begin()
         loss, terms = self._forward_backward(batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = total_norm(gradients, self.clip.norm_type)
+        norm = self.transaction.with_buffers(total_norm(gradients, self.clip.norm_type))
         refused = bool(self.guard.judge(loss, norm))  # on CUDA this waits for the device
         if refused:
             clipped = Clipped()
@@ -219,7 +219,7 @@ class Trainer:
         if signals.received and not self.ending:
             self.ending = Ending.by_signal(signals.received)
         every = self.guard.snapshot_every
-        if every is not None and self.step % every == 0:
+        if every is not None and self.step % every == 0 and not self.guard.consecutive:
             self.snapshots.take()
         if not self.ending and self.checkpoints.due(self.step):
             self._save()
@@ -239,14 +239,15 @@ class Trainer:
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
-        if (folder := self.record.folder) is not None:
+        finite = all(torch.isfinite(parameter).all() for parameter in self.parameters)
+        if (folder := self.record.folder) is not None and finite:  # or good ones would have to go
             self.checkpoints.save(folder, self.step, self.state_dict(), self.record.score)
 
     def _close(self, steps: int, seconds: float, save: bool = True) -> dict[str, Any]:
         """Leaves the last checkpoint and the summary in the folder."""
         failure, ending = None, self.ending or Ending("completed")
         try:
-            if save and all(torch.isfinite(parameter).all() for parameter in self.parameters):
+            if save:
                 self._save()
         except OSError as error:  # a full disk
             failure, ending = error, Ending.by_error(error)
@@ -277,9 +278,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts the run where ``state`` was taken; the next step is then bit for bit the same.
 
-        Raises:
-            KeyError: if a part is missing in the state.
-            RuntimeError: if the shapes of model and state differ.
+        Raises: KeyError if a part is missing, RuntimeError if the shapes of model and state differ.
         """
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])

@@ -10,21 +10,22 @@ import numpy as np
 
 from trainer import checks
 
-REFRESH = 16  # accepted values between two looks at the window: a median each step would cost 2 % of it
+REFRESH = 32  # accepted values between two looks at the window: a median each step would cost 2 % of it
 LEAST_SIGMA = 0.2
 
 
 class SpikeDetector:
     """Tells which values are larger than the recent ones can explain.
 
-    On accepted values x > 0, y = log x: limit = exp(median(y) + z · max(1.4826 · MAD(y), 0.2)). Medians,
+    On accepted values x > 0, y = log x: limit = exp(median(y) + z · max(1.4826 · MAD(y), 0.2)), and
+    never less than the first median: what was ordinary when the run began is no spike later. Medians,
     because a mean and a standard deviation are moved by the very outliers they should find; logarithms,
     because losses and norms vary by factors; the floor, because a steady run has MAD 0 and any value
     would stand out. While a value <= 0 is in the window there is no limit.
 
     Args:
         z: how many robust standard deviations of log x are let pass; inf detects nothing. With the
-            floor, 8 never refuses what is less than 5 times the median.
+            floor, 8 never refuses what is less than 4.9 times the median.
         window: how many of the latest accepted values are looked at.
         least: no limit before so many are there.
 
@@ -38,6 +39,7 @@ class SpikeDetector:
         self.values: deque[float] = deque(maxlen=checks.whole("window", window, at_least=least))
         self.seen = 0
         self.limit = math.inf
+        self.ordinary = 0.0
 
     def accept(self, value: float) -> None:
         """Takes a finite value of a committed step into account."""
@@ -49,16 +51,18 @@ class SpikeDetector:
     def forget(self) -> None:
         """Starts anew: what looked like a spike has turned out to be a new level."""
         self.values.clear()
-        self.seen, self.limit = 0, math.inf
+        self.seen, self.limit, self.ordinary = 0, math.inf, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The window and where it stands."""
-        return {"values": list(self.values), "seen": self.seen, "limit": self.limit}
+        numbers = {name: getattr(self, name) for name in ("seen", "limit", "ordinary")}
+        return {"values": list(self.values), **numbers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the window."""
         self.values = deque(state["values"], self.values.maxlen)
         self.seen, self.limit = state["seen"], state["limit"]
+        self.ordinary = state["ordinary"]
 
     def _limit(self) -> float:
         values = np.array(self.values)
@@ -68,4 +72,5 @@ class SpikeDetector:
         middle = np.median(logs)
         sigma = 1.4826 * np.median(np.abs(logs - middle))
         exponent = float(middle + self.z * max(sigma, LEAST_SIGMA))
-        return math.exp(exponent) if exponent < 700 else math.inf
+        self.ordinary = self.ordinary or math.exp(middle)
+        return max(self.ordinary, math.exp(exponent)) if exponent < 700 else math.inf

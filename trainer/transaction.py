@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.clipping import Clipped
+from trainer.clipping import Clipped, total_norm
 from trainer.shortcuts import FusedAdam
 
 
@@ -26,6 +27,8 @@ class Transaction:
     def __init__(self, modules: Iterable[nn.Module], optimizer: Optimizer) -> None:
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
         self.saved = [torch.empty_like(buffer) for buffer in self.buffers]
+        # A mask of -inf is no statistic that has run away.
+        self.watched = [b for b in self.buffers if b.is_floating_point() and b.isfinite().all()]
         self.optimizer = optimizer
         self.rides = _takes_scale(optimizer)
         self.shortcut = FusedAdam(optimizer)
@@ -34,6 +37,11 @@ class Transaction:
         """Before the forward pass."""
         if self.buffers:
             torch._foreach_copy_(self.saved, self.buffers)
+
+    def with_buffers(self, norm: Tensor) -> Tensor:
+        """The norm, or NaN if the forward pass has left a buffer that is not finite: the variance of a
+        huge batch overflows in BatchNorm, whose output, the loss and the gradient stay finite."""
+        return norm + 0.0 * total_norm(self.watched, math.inf) if self.watched else norm
 
     def roll_back(self) -> None:
         """Instead of `commit`: parameters and optimizer were not touched yet, buffers are restored."""
