@@ -180,6 +180,16 @@ def test_a_changed_configuration_needs_leave(command: Command) -> None:
     assert command("resume=killed", "optimizer.lr=0.01", "resume_allow=[optimizer.lr]").code == 0
 
 
+def test_another_task_may_be_done_with_a_run_that_was_trained(command: Command) -> None:
+    assert command(*RUN, "hydra.run.dir=../there").code == 0
+    outcome = command("task=export", "resume=../there")
+    assert outcome.code == 0, outcome.err
+    assert (Path("../there") / "model.safetensors").exists()
+    outcome = command("resume=../there", "trainer.max_steps=70", "resume_allow=[trainer.max_steps]")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((Path("../there") / "summary.json").read_text())["steps"] == 70
+
+
 def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command) -> None:
     assert command(*RUN, "hydra.run.dir=done").code == 0
     outcome = command("resume=done")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -113,7 +114,7 @@ def _claim(config: DictConfig, resuming: bool) -> None:
     except (OSError, OmegaConfBaseException) as error:
         raise BadInput(f"the run folder cannot be made: {error.__cause__ or error}") from error
     try:
-        _locks[folder.absolute()] = lock(folder)
+        _locks[Path(os.path.abspath(folder))] = lock(folder)
     except OSError as error:
         raise BadInput(str(error)) from error
     if (folder / "metrics.jsonl").exists() and not resuming:

@@ -67,7 +67,9 @@ def overrides_of(folder: Path) -> list[str]:
         raise CannotResume(f"resume={folder} is no run folder: {error}") from None
     if not isinstance(overrides, list) or not all(isinstance(item, str) for item in overrides):
         raise CannotResume(f"{path} must be a list of overrides")
-    kept = [item for item in overrides if not item.startswith(("resume=", "resume_allow="))]
+    # What was done with the run last, such as an export, is not what the run is.
+    passing = ("resume=", "resume_allow=", "task=")
+    kept = [item for item in overrides if not item.startswith(passing)]
     for item in kept:
         chooses = GROUP_CHOICE.fullmatch(item) or "." in item.partition("=")[0] or _is_value(item)
         if not chooses or not SETTING.fullmatch(item) or FORBIDDEN.search(item):
@@ -79,8 +81,8 @@ def overrides_of(folder: Path) -> list[str]:
 
 
 def differing_keys(folder: Path, config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
-    """What the run was configured with that differs now, as ``key (then -> now)``, but for what is
-    allowed: those keys and everything below them.
+    """What the run was configured with that differs now, as ``key (then -> now)``, but for the task and
+    for what is allowed: those keys and everything below them.
 
     Raises:
         CannotResume: if the stored configuration cannot be read as plain data.
@@ -91,7 +93,7 @@ def differing_keys(folder: Path, config: Mapping[str, Any], allowed: Sequence[st
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CannotResume(f"{path} cannot be read as plain data: {error}") from None
     then, now = _flat(stored), _flat(config)
-    skipped = ("resume", "resume_allow", *allowed)
+    skipped = ("resume", "resume_allow", "task", *allowed)
     return [
         f"{key} ({then.get(key, 'absent')} -> {now.get(key, 'absent')})"
         for key in sorted({*then, *now})
@@ -122,7 +124,7 @@ def lock(folder: Path) -> TextIO:
 
 
 def _newest_unfinished(arguments: Sequence[str]) -> Path | None:
-    typed = {a for a in arguments if not a.startswith(("-", "resume_allow="))}
+    typed = {a for a in arguments if not a.startswith(("-", "resume_allow=", "task="))}
     folders = sorted(Path("outputs").glob("*/*/.hydra/overrides.yaml"), reverse=True)
     for folder in (path.parent.parent for path in folders):
         try:
