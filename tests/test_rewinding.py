@@ -215,3 +215,12 @@ def test_weights_that_overflowed_do_not_replace_a_good_checkpoint(tmp_path: Path
     assert not all(map(math.isfinite, numbers(trainer.model.state_dict())))
     for path in checkpoint.newest_first(tmp_path / "checkpoints"):
         assert all(map(math.isfinite, numbers(checkpoint.load(path)["model"])))
+
+
+def test_going_back_can_empty_the_optimizers_state() -> None:
+    taken = {}
+    for reset in (False, True):
+        trainer, summary = trained(REWIND, 1e30, reset_momentum=reset)
+        assert (summary["status"], summary["guard"]["rewound"]) == ("completed", 1)
+        taken[reset] = max(int(state["step"]) for state in trainer.optimizer.state.values())
+    assert taken[True] < taken[False]

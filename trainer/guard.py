@@ -32,6 +32,7 @@ class Guard(Protocol):
         snapshot_every: steps between two snapshots to go back to; None for none.
         budget: bytes that they may take.
         lr_factor: what the learning rate is multiplied by in the next step.
+        reset_momentum: whether going back also empties the optimizer's state.
     """
 
     skipped: int
@@ -41,6 +42,7 @@ class Guard(Protocol):
     snapshot_every: int | None
     budget: float
     lr_factor: float
+    reset_momentum: bool
 
     def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool: ...
     def settle(self, loss: float, norm: float, refused: bool) -> str | None: ...
@@ -55,6 +57,7 @@ class Off:
     snapshot_every = None
     budget = 0.0
     lr_factor = 1.0
+    reset_momentum = False
 
     def __init__(self) -> None:
         self.skipped = self.rewound = self.consecutive = 0
@@ -99,6 +102,7 @@ class Skip:
     snapshot_every: int | None = None
     budget = 0.0
     lr_factor = 1.0
+    reset_momentum = False
     level_after: float = SPIKES_TO_A_LEVEL
 
     def __init__(self, max_consecutive: int = 20, spike_z: float = 8.0, window: int = 128) -> None:
@@ -187,6 +191,7 @@ class Rewind(Skip):
         recover_steps: how many steps it lasts.
         max_rewinds: how often to go back; then the run ends.
         budget_mb: MiB of memory for at most two snapshots.
+        reset_momentum: start with an empty optimizer state after going back.
 
     Raises:
         ValueError: for an argument out of range.
@@ -205,6 +210,7 @@ class Rewind(Skip):
         recover_steps: int = 100,
         max_rewinds: int = 3,
         budget_mb: float = 2048,
+        reset_momentum: bool = False,
     ) -> None:
         super().__init__(max_consecutive, spike_z, window)
         self.snapshot_every = checks.whole("every", every, at_least=1)
@@ -214,6 +220,7 @@ class Rewind(Skip):
         self.recover_steps = checks.whole("recover_steps", recover_steps)
         self.max_rewinds = checks.whole("max_rewinds", max_rewinds, at_least=1)
         self.budget = checks.number("budget_mb", budget_mb, above=0) * 2**20
+        self.reset_momentum = bool(reset_momentum)
         self.recovering = 0
 
     @property

@@ -66,8 +66,7 @@ class Trainer:
         compile: run the model through `torch.compile`.
         seed: of everything drawn while training (dropout).
 
-    Raises: ValueError for an argument out of range.
-    """
+    Raises: ValueError for an argument out of range."""
 
     def __init__(
         self,
@@ -139,7 +138,7 @@ class Trainer:
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
-            if self.guard.snapshot_every is not None and not self.snapshots.taken:
+            if self.guard.snapshot_every and not self.snapshots.taken:
                 self.snapshots.take()  # trouble in the first steps is the commonest
             with StopSignals() as signals:
                 for batches in self._steps(data, horizon.steps):
@@ -219,7 +218,7 @@ class Trainer:
         if signals.received and not self.ending:
             self.ending = Ending.by_signal(signals.received)
         every = self.guard.snapshot_every
-        if every is not None and self.step % every == 0 and not self.guard.consecutive:
+        if every and self.step % every == 0 and not self.guard.consecutive:
             self.snapshots.take()
         if not self.ending and self.checkpoints.due(self.step):
             self._save()
@@ -230,12 +229,14 @@ class Trainer:
         if reason and self.snapshots.taken and self.guard.rewind():
             with self.schedule.unmoved():
                 self.snapshots.restore()
+            if self.guard.reset_momentum:
+                self.optimizer.state.clear()
         elif reason:
             self.ending = Ending("diverged", reason)
 
     def _validate(self, data: Data) -> dict[str, float]:
-        batches, metrics = data.validation(), data.metrics
-        values = evaluate(self.forward, self.loss, batches, metrics, self.precision.autocast)
+        autocast = self.precision.autocast
+        values = evaluate(self.forward, self.loss, data.validation(), data.metrics, autocast)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
