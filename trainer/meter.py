@@ -1,4 +1,4 @@
-"""What happened in each step, kept as tensors until a log step reads them in one transfer."""
+"""What happened in each step, kept where it is until a log step reads it in one transfer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Rows = NDArray[np.float64]
 class Meter:
     """Collects a row per step and turns the rows of one log interval into its record.
 
-    A step's numbers stay where they are and are read together: ``.item()`` in each step would make a
-    GPU wait for the host.
+    A step's numbers stay where they are and are read together: on a GPU each ``.item()`` is a wait, and
+    the guard's, which needs the verdict in every step, are enough.
     """
 
     def __init__(self) -> None:

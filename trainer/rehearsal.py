@@ -78,21 +78,21 @@ def _rehearse(
 
 def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     """BatchNorm cannot train on a single value per channel, which the last batch may come down to."""
-    for inputs, _ in data.batches(0, data.batches_per_epoch - 1):
-        modules = [trainer.model] if len(inputs) == 1 else []
-        for module in modules:
-            buffers = [buffer.clone() for buffer in module.buffers()]
-            try:
-                with torch.no_grad(), trainer.precision.autocast():
-                    module(inputs)
-            except Exception as error:
-                raise ValueError(
-                    f"the last batch of {names['data']} has a single sample, which {names['model']} "
-                    f"cannot train on: {_line(error)}; use another data.batch_size"
-                ) from error
-            finally:
-                for buffer, saved in zip(module.buffers(), buffers, strict=True):
-                    buffer.copy_(saved)
+    inputs, _ = next(data.batches(0, data.batches_per_epoch - 1))
+    if len(inputs) > 1:
+        return
+    buffers = [buffer.clone() for buffer in trainer.model.buffers()]
+    try:
+        with torch.no_grad(), trainer.precision.autocast():
+            trainer.model(inputs)
+    except Exception as error:
+        raise ValueError(
+            f"the last batch of {names['data']} has a single sample, which {names['model']} cannot "
+            f"train on: {_line(error)}; use another data.batch_size"
+        ) from error
+    finally:
+        for buffer, saved in zip(trainer.model.buffers(), buffers, strict=True):
+            buffer.copy_(saved)
 
 
 def _shape(value: object) -> str:

@@ -61,14 +61,20 @@ class Transaction:
             scale = torch.as_tensor(1.0 / coefficient, dtype=torch.float32)
         elif coefficient is not None:
             torch._foreach_mul_(gradients, coefficient)
+        if lr_factor == 1:
+            self._update(gradients, scale)
+            return
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups if lr_factor != 1 else ():
+        for group in self.optimizer.param_groups:
             group["lr"] *= lr_factor
+        self._update(gradients, scale)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _update(self, gradients: list[Tensor], scale: Tensor | None) -> None:
         if not self.shortcut.step(gradients, scale):
             self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
             self.optimizer.step()
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
 
     def _can_ride(self, coefficient: Tensor | float) -> bool:
         # Beyond float32 the scale would be inf, and the step a silent zero. Where the coefficient is
