@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import re
@@ -17,11 +18,12 @@ import struct
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from trainer import checks
+from trainer.hashed import write_hashed
 from trainer.plain import check_plain, look_through
 
 MAGIC = b"TRIMTAB\n"
@@ -41,18 +43,23 @@ def save(path: Path, state: dict[str, Any]) -> None:
     renamed; then the folder is flushed, without which a power cut could forget the rename.
 
     Raises:
+        TypeError: if the state holds what `load` would refuse; the part is named.
         OSError: if the disk is full or the folder cannot be written; the old file is untouched.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
-    header = HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest())
+    for name, part in state.items():
+        try:
+            check_plain({name: part}, math.inf)
+        except pickle.UnpicklingError as error:
+            raise TypeError(f"the state of {name} holds {error}, which no checkpoint can") from error
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
-            file.write(header)
-            file.write(payload)
-            file.flush()
+        with open(partial, "w+b", buffering=0) as file:
+            file.write(bytes(HEADER.size))
+            length, digest = write_hashed(
+                file, lambda writer: torch.save(state, cast(IO[bytes], writer))
+            )
+            file.seek(0)
+            file.write(HEADER.pack(MAGIC, VERSION, length, digest))
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:

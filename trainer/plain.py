@@ -18,7 +18,11 @@ NAMES = re.compile(
     r"|torch (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool|Complex(Double|Float))Storage"
     r"|torch\._utils _rebuild_(tensor_v2|parameter)"
 )
-PLAIN = (str, int, float, complex, type(None))
+DTYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex128, torch.complex64),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+PLAIN = (str, bool, int, float, complex, type(None))
 DEEPEST = 64  # containers in containers
 EXPANDED = 64  # how many times the file's size its tensors may claim, by views that repeat elements
 
@@ -44,12 +48,12 @@ def look_through(payload: bytes) -> None:
             raise pickle.UnpicklingError(f"pickle protocol {argument}")
 
 
-def check_plain(state: Any, size: int) -> None:
+def check_plain(state: Any, size: float) -> None:
     """Refuses a state that is not a tree of plain data, or whose tensors claim far more than the file.
 
     Args:
         state: what was read.
-        size: bytes of the file.
+        size: bytes of the file; inf before there is one.
 
     Raises:
         UnpicklingError: naming what it found.
@@ -69,9 +73,12 @@ def check_plain(state: Any, size: int) -> None:
             elif type(value) in (list, tuple, set, torch.Size):
                 below += value
             elif type(value) in (torch.Tensor, torch.nn.Parameter):
+                if value.dtype not in DTYPES or value.layout != torch.strided:
+                    raise pickle.UnpicklingError(f"a {value.dtype} {value.layout} tensor")
                 budget -= value.numel() * value.element_size()
-            elif not isinstance(value, PLAIN):
-                raise pickle.UnpicklingError(f"a {type(value).__name__}")
+            elif type(value) not in PLAIN:  # numpy.float64 is a float, and pickled as a call
+                kind = type(value)
+                raise pickle.UnpicklingError(f"a {kind.__module__}.{kind.__qualname__}")
             budget -= 1
             if budget < len(below):
                 raise pickle.UnpicklingError("more than the file has room for")
