@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Outcome
+from conftest import ROOT, SMALL, Outcome
 
 NO_CLIP = "use clip=none to train without clipping"
 LINES = {
@@ -59,6 +63,8 @@ LINES = {
     "-m clip.max_norm=1,-1": f"clip.max_norm must be > 0, got -1; {NO_CLIP}",
     "-m clip.max_norm=range(0)": "the sweep is empty",
     "-m seed=1,1": "the sweep holds the same job twice",
+    "-m seed=1,2 hydra.sweep.subdir=same": "hydra.sweep.subdir must differ from job to job, got 'same'",
+    "-m seed=range(10000000)": "the sweep must have at most 10000 jobs, got 10001 or more; split it",
     "hydra.run.dir=/proc/none/run": "the run folder cannot be made",
 }
 
@@ -76,6 +82,33 @@ def test_bad_input_is_refused_in_a_line_and_leaves_nothing(
     assert list(outcome.folder.iterdir()) == []
     if not any(word in outcome.err for word in ("Could not", "Ambiguous", "multirun")):
         assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_a_command_that_cannot_be_composed_is_refused_in_three_seconds(tmp_path: Path) -> None:
+    """On two busy cores it takes longer, so it is compared with what Python and Hydra need to start."""
+    seconds = {}
+    for name, words in {
+        "hydra": ["-c", "import hydra, omegaconf"],
+        "ours": [str(ROOT / "train.py"), "clip.max_nrm=1"],
+    }.items():
+        began = time.perf_counter()
+        code = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True).returncode
+        seconds[name] = time.perf_counter() - began
+        assert code == (2 if name == "ours" else 0)
+    assert seconds["ours"] < 3 + 10 * seconds["hydra"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_cannot_be_composed_does_not_wait_for_torch(tmp_path: Path) -> None:
+    script = "import sys, train; code = train.main(); print(code, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "clip.max_nrm=1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "2 False\n", done.stderr
 
 
 YAML = {

@@ -10,11 +10,8 @@ import io
 import os
 import random
 import re
-import resource
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +19,10 @@ import pytest
 import torch
 from hostile import FILES, HARMLESS, HOSTILE, framed
 from torch import nn
+from watching import ASKED, bounded_memory, watched
 
 from trainer import checkpoint
 from trainer.checkpoint import HEADER, DamagedCheckpoint
-
-ROOM = 128 * 2**20  # bytes that a load of some kilobytes may take beyond what the process has
-events: list[str] | None = None  # what the interpreter was asked to do while a file was loaded
-sys.addaudithook(lambda event, _: events.append(event) if events is not None else None)
-ASKED = {"open", "builtins.id", "object.__getattr__", "sys._getframe", "pickle.find_class"}  # harmless
-
-
-@contextmanager
-def watched() -> Iterator[list[str]]:
-    """Notes every audited event: opening a file, importing, compiling, running a program, …."""
-    global events
-    seen: list[str] = []
-    events = seen
-    try:
-        yield seen
-    finally:
-        events = None
-
-
-@contextmanager
-def bounded_memory() -> Iterator[None]:
-    """Within it the process cannot get more than `ROOM` of memory beyond what it has."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (has + ROOM, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def refused(path: Path) -> bool:

@@ -7,12 +7,13 @@ rehearses everything first: a bad command leaves nothing behind. `run` is the jo
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, islice
+from math import prod
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,9 +28,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
 from trainer.console import Console
-from trainer.resume import lock
-from trainer.sweep import SweptJob, print_sweep
+from trainer.resume import differing_keys, lock
+from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job
+
+MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +46,38 @@ class Outcome:
 def run(config: DictConfig) -> Outcome:
     """Runs the task of a config in the folder that Hydra made."""
     hydra_config = HydraConfig.get()
-    job = _prepared.pop(OmegaConf.to_yaml(config), None)
-    job = job or prepare(config, hydra_config.runtime.choices)
+    folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
-    folder = Path(hydra_config.runtime.output_dir)
-    with _locks.pop(folder, None) or lock(folder):
-        summary = job.task.run(job, folder, Console(brief=sweeping))
     if sweeping:
+        if (summary := swept_before(folder)) is None:
+            summary = _attempt(config, choices, folder)
+        else:
+            print("\t   done before, and kept", flush=True)
         _finished.append(SweptJob(list(hydra_config.overrides.task), folder, summary))
-    return Outcome(_exit_code(summary, sweeping), summary["objective"]["value"])
+    else:
+        job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
+        with _locks.pop(folder, None) or lock(folder):
+            summary = job.task.run(job, folder, Console())
+    return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
+
+
+def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """A job of a sweep, continued if it was cut short; its failure is told and is not that of others."""
+    if (folder / "metrics.jsonl").exists():
+        config = OmegaConf.merge(config, {"resume": str(folder)})  # type: ignore[assignment]
+    try:
+        with lock(folder):
+            job = prepare(config, choices)
+            return job.task.run(job, folder, Console(brief=True))  # type: ignore[no-any-return]
+    except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
+        return keep_failure(folder, error)
 
 
 def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
     if summary["status"] == "interrupted":
         return 128 + signal.Signals[summary["reason"]]
     # A diverged job of a sweep is a finding, which its objective tells; alone it is a failure.
-    return int(summary["status"] != "completed" and not sweeping)
+    return int(summary["status"] not in (("completed", "diverged") if sweeping else ("completed",)))
 
 
 class Preflight(Callback):
@@ -75,29 +94,72 @@ class Preflight(Callback):
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # other sweepers decide on their jobs as they go
-        loader = GlobalHydra.instance().config_loader()
-        arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        arguments += config.hydra.overrides.task
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
-        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        if not jobs:
-            raise BadInput("the sweep is empty: one of its keys has no value")
-        if len({tuple(job) for job in jobs}) < len(jobs):
-            raise BadInput("the sweep holds the same job twice: list every value once")
         _finished.clear()
-        for job in jobs:
-            job_config = loader.load_sweep_config(config, list(job))
-            prepare(_without_hydra(job_config), job_config.hydra.runtime.choices)
+        taken: set[str] = set()
+        loader = GlobalHydra.instance().config_loader()
+        for number, overrides in enumerate(_jobs_of(config, loader)):
+            job_config = loader.load_sweep_config(config, list(overrides))
+            with flag_override(job_config, ["struct", "readonly"], False):
+                job_config.hydra.job.num = number
+            subdir, plain = job_config.hydra.sweep.subdir, _without_hydra(job_config)
+            if subdir in taken:
+                raise BadInput(
+                    f"hydra.sweep.subdir must differ from job to job, got {subdir!r} for two; "
+                    "${hydra.job.num} does"
+                )
+            taken.add(subdir)
+            prepare(plain, job_config.hydra.runtime.choices)
+            if (folder := _existing(config)) is not None:
+                _refuse_another(folder / subdir, plain)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Shows all jobs in one table, best first."""
-        print_sweep(_finished, Path(config.hydra.sweep.dir))
+        close_sweep(_finished, Path(config.hydra.sweep.dir))
+
+
+def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
+    """The overrides of each job of a basic sweep.
+
+    Raises:
+        BadInput: if there are none, too many, or two that are the same.
+    """
+    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    arguments += config.hydra.overrides.task
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    swept = [override.sweep_string_iterator() for override in overrides if override.is_sweep_override()]
+    number = prod(len(list(islice(values, MOST_JOBS + 1))) for values in swept)
+    if not number:
+        raise BadInput("the sweep is empty: one of its keys has no value")
+    if number > MOST_JOBS:
+        raise BadInput(f"the sweep must have at most {MOST_JOBS} jobs, got {number} or more; split it")
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    if len({tuple(job) for job in jobs}) < len(jobs):
+        raise BadInput("the sweep holds the same job twice: list every value once")
+    return [list(job) for job in jobs]
+
+
+def _existing(config: DictConfig) -> Path | None:
+    """The folder of a sweep that is to be finished; None for a new one."""
+    named = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if "${unused:" in str(named["dir"]):  # type: ignore[index,call-overload]  # resolving would make it
+        return None
+    return Path(config.hydra.sweep.dir)
+
+
+def _refuse_another(folder: Path, config: DictConfig) -> None:
+    """Lets pass a job's folder that is not there, or that holds the same job."""
+    if not (folder / ".hydra" / "config.yaml").exists():
+        return
+    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    differing = differing_keys(folder, plain, [])
+    if differing:
+        raise BadInput(f"{folder} holds another job: {', '.join(differing)}; choose another folder")
 
 
 def unused(path: str) -> str:
     """The path, or path-2, path-3, …: the first that did not exist. It is made at once, so that no two
     runs get the same, however close they start."""
-    for number in itertools.count(1):
+    for number in count(1):
         candidate = Path(path if number == 1 else f"{path}-{number}")
         candidate.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import yaml
 
+RUN, SWEEP = Path(".hydra", "overrides.yaml"), "multirun.yaml"  # where Hydra keeps what was typed
 GROUP_CHOICE = re.compile(r"[\w-]+=[\w-]+(/[\w-]+)*")
 SETTING = re.compile(r"\+{0,2}[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
 FORBIDDEN = re.compile(r"_target_|\$\{|^\+*hydra[.=/]|^\+*resume", re.IGNORECASE)
@@ -33,7 +34,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """The arguments, with ``resume=<folder>`` replaced by the run's own command line in that folder.
 
     ``resume=auto`` is the newest unfinished run with the same overrides, or a new run if there is none.
-    Arguments without ``resume`` come back as they are.
+    With ``-m``, or a folder that holds a sweep, the same for a sweep: jobs that are done stay as they
+    are (see `trainer.hooks.run`). Arguments without ``resume`` come back as they are.
 
     Raises:
         CannotResume: if the folder is no run, or its overrides do more than choose and set values.
@@ -42,28 +44,31 @@ def expand(arguments: Sequence[str]) -> list[str]:
     rest = [a for a in arguments if not a.startswith("resume=")]
     if not wanted or wanted[-1] in ("", "null"):
         return list(arguments)
-    if {"-m", "--multirun"} & set(rest):
-        raise CannotResume("resume continues a single run; leave out -m")
-    folder = _newest_unfinished(rest) if wanted[-1] == "auto" else Path(wanted[-1])
+    sweeping = bool({"-m", "--multirun"} & set(rest))
+    folder = _newest_unfinished(rest, sweeping) if wanted[-1] == "auto" else Path(wanted[-1])
     if folder is None:
         return rest
     flags = [a for a in rest if a.startswith("-")] + _values_of_flags(rest)
     added = [a for a in rest if a not in flags]
     stored = overrides_of(folder)
     typed = [a for a in added if a not in stored]
+    if (folder / SWEEP).exists():
+        return [*dict.fromkeys([*flags, "-m"]), *stored, *typed, f"hydra.sweep.dir={_quoted(folder)}"]
     return [*flags, *stored, *typed, f"hydra.run.dir={_quoted(folder)}", f"resume={_quoted(folder)}"]
 
 
 def overrides_of(folder: Path) -> list[str]:
-    """What was typed for the run, if it is nothing but choices and values.
+    """What was typed for the run or the sweep, if it is nothing but choices and values.
 
     Raises:
         CannotResume: otherwise.
     """
-    path = folder / ".hydra" / "overrides.yaml"
+    path = folder / (SWEEP if (folder / SWEEP).exists() else RUN)
     try:
-        overrides = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        overrides: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        if path.name == SWEEP:
+            overrides = overrides["hydra"]["overrides"]["task"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise CannotResume(f"resume={folder} is no run folder: {error}") from None
     if not isinstance(overrides, list) or not all(isinstance(item, str) for item in overrides):
         raise CannotResume(f"{path} must be a list of overrides")
@@ -123,10 +128,11 @@ def lock(folder: Path) -> TextIO:
     return file
 
 
-def _newest_unfinished(arguments: Sequence[str]) -> Path | None:
+def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
     typed = {a for a in arguments if not a.startswith(("-", "resume_allow=", "task="))}
-    folders = sorted(Path("outputs").glob("*/*/.hydra/overrides.yaml"), reverse=True)
-    for folder in (path.parent.parent for path in folders):
+    where = f"sweeps/*/{SWEEP}" if sweeping else f"*/*/{RUN}"
+    for path in sorted(Path("outputs").glob(where), reverse=True):
+        folder = path.parent if sweeping else path.parent.parent
         try:
             same = set(overrides_of(folder)) == typed
         except CannotResume:
@@ -139,12 +145,19 @@ def _newest_unfinished(arguments: Sequence[str]) -> Path | None:
 def _is_unfinished(folder: Path) -> bool:
     try:
         lock(folder).close()
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except BlockingIOError:
         return False
+    return status_of(folder) in (None, "interrupted", "failed")
+
+
+def status_of(folder: Path) -> str | None:
+    """How the run, or the sweep, in the folder ended; None if it was killed before it could say."""
+    name = "sweep.json" if (folder / SWEEP).exists() else "summary.json"
+    try:
+        summary = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return True  # killed before it could write one
-    return isinstance(summary, dict) and summary.get("status") in ("interrupted", "failed")
+        return None
+    return str(summary.get("status")) if isinstance(summary, dict) else None
 
 
 def _values_of_flags(arguments: Sequence[str]) -> list[str]:

@@ -1,9 +1,15 @@
-"""What a sweep leaves behind: one table of its jobs, best first."""
+"""What a sweep leaves behind: one table of its jobs, best first, and ``sweep.json``.
+
+A job that has ended stays as it is when the same sweep is started again, so an interrupted sweep is
+finished by typing it once more with ``resume=auto``.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.closing import STATUS_STYLES
+from trainer.record import finite, write_summary
+from trainer.resume import status_of
 from trainer.text import number, typed
 
 
@@ -26,32 +34,83 @@ class SweptJob:
     summary: dict[str, Any]
 
     @property
+    def value(self) -> float | None:
+        """The objective; None where there is none."""
+        value: float | None = (self.summary["objective"] or {}).get("value")
+        return value
+
+    @property
     def badness(self) -> float:
         """The objective as a number that is smaller for a better job; inf where there is none."""
-        objective = self.summary["objective"]
-        value = objective["value"]
-        if value is None or math.isnan(value):
+        if self.value is None or math.isnan(self.value):
             return math.inf
-        return -value if objective["higher_is_better"] else float(value)
+        return -self.value if self.summary["objective"]["higher_is_better"] else self.value
 
 
-def print_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
-    """Prints job, objective, status and what the jobs differ in, and the command that compares them."""
+def swept_before(folder: Path) -> dict[str, Any] | None:
+    """The summary of a job that needs no second start: it is through, or diverged."""
+    if status_of(folder) not in ("completed", "diverged"):
+        return None
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if summary["status"] == "diverged":  # JSON has no inf
+        summary["objective"]["value"] = (
+            -math.inf if summary["objective"]["higher_is_better"] else math.inf
+        )
+    return summary
+
+
+def keep_failure(folder: Path, error: BaseException) -> dict[str, Any]:
+    """Prints what a job failed of, in a line, and leaves the traceback and a summary in its folder."""
+    if isinstance(error, SystemExit):
+        reason = error.code if isinstance(error.code, str) else f"it called sys.exit({error.code})"
+    else:
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    summary = {"status": "failed", "reason": reason, "objective": None}
+    path = folder / "traceback.txt"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    if status_of(folder) != "failed":  # it did not come to train
+        write_summary(folder, summary)
+    print(f"\t   failed: {reason} ({typed(path)})", flush=True)
+    return summary
+
+
+def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
+    """Prints job, objective, status and what the jobs differ in, and the command that compares them;
+    leaves the same in ``sweep.json``."""
     if not jobs:
         return
+    rows = [
+        {
+            "job": j.folder.name,
+            "overrides": j.overrides,
+            "status": j.summary["status"],
+            "objective": j.value,
+        }
+        for j in jobs
+    ]
+    failed = [job for job in jobs if job.summary["status"] == "failed"]
+    sweep = {"status": "failed" if failed else "completed", "jobs": rows}
+    (folder / "sweep.json").write_text(json.dumps(finite(sweep), indent=2) + "\n", encoding="utf-8")
     out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    out.print("", _table(jobs), "", sep="\n")
+    if failed:
+        retry = f"python train.py resume={typed(folder)}"
+        out.print(f"{len(failed)} of {len(jobs)} jobs failed; {retry} tries them again", soft_wrap=True)
+    out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)
+
+
+def _table(jobs: Sequence[SweptJob]) -> Table:
     common = set.intersection(*(set(job.overrides) for job in jobs))
+    tags = [job.summary["objective"]["tag"] for job in jobs if job.summary["objective"]]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("job", justify="right")
-    table.add_column(jobs[0].summary["objective"]["tag"], justify="right")
-    for heading in ("", "differs in"):
+    table.add_column(tags[0] if tags else "objective", justify="right")
+    for heading in ("", "differs in", ""):
         table.add_column(heading)
     for job in sorted(jobs, key=lambda job: job.badness):
         status = job.summary["status"]
+        style = STATUS_STYLES.get(status, "bold red")
         differs = " ".join(item for item in job.overrides if item not in common)
-        value = number(job.summary["objective"]["value"])
-        table.add_row(
-            job.folder.name, value, Text(status, STATUS_STYLES.get(status, "bold red")), differs
-        )
-    out.print("", table, "", sep="\n")
-    out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)
+        reason = str(job.summary.get("reason") or "")
+        table.add_row(job.folder.name, number(job.value), Text(status, style), differs, Text(reason))
+    return table

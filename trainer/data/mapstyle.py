@@ -14,6 +14,10 @@ from trainer.data.tensors import ITEM, ORDER, Batch, place, seeded_generator
 from trainer.metrics import Metric
 
 
+class DataWorkerFailed(RuntimeError):
+    """A process that fetches samples is gone, or hangs."""
+
+
 class MapStyleData:
     """Samples fetched by a `DataLoader` in an order that is a pure function of (seed, epoch).
 
@@ -27,6 +31,7 @@ class MapStyleData:
         batch_size: samples per batch, >= 1.
         seed: of the order and of what samples draw.
         num_workers: processes that fetch; 0 fetches in this one.
+        timeout: seconds that a batch from such a process may take; > 0.
         metrics: by name, recorded as ``val/<name>``.
 
     Raises:
@@ -41,12 +46,14 @@ class MapStyleData:
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
+        timeout: float = 25.0,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         self.train, self.val = train, val
         self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
         self.seed = checks.whole("seed", seed)
         self.num_workers = checks.whole("num_workers", num_workers)
+        self.timeout = checks.number("timeout", timeout, above=0)
         self.validates = val is not None
         self.metrics = dict(metrics or {})
         self.count = len(train)  # type: ignore[arg-type]
@@ -79,10 +86,27 @@ class MapStyleData:
     def _load(self, dataset: Dataset[Batch], groups: list[list[int]]) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(self.seed)  # or it would draw from the global one
         loader = DataLoader(
-            dataset, batch_sampler=groups, num_workers=self.num_workers, generator=generator
+            dataset,
+            batch_sampler=groups,
+            num_workers=self.num_workers,
+            generator=generator,
+            timeout=self.timeout if self.num_workers else 0,
         )
-        for inputs, targets in loader:
-            yield place(inputs, *self.placement), place(targets, *self.placement)
+        fetched = iter(loader)
+        while (batch := self._next(fetched)) is not None:
+            yield tuple(place(tensor, *self.placement) for tensor in batch)  # type: ignore[misc]
+
+    def _next(self, fetched: Iterator[Batch]) -> Batch | None:
+        try:
+            return next(fetched, None)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):  # the dataset's own, with its traceback
+                raise
+            # A killed worker is noticed within seconds; one that hangs, by the time that it takes.
+            why = "exited or was killed" if "exited" in str(error) else f"gave nothing for {self.timeout:g} s"
+            raise DataWorkerFailed(
+                f"a data worker {why}; num_workers=0 fetches in this process and shows what it is at"
+            ) from error
 
 
 class _Seeded(Dataset[Batch]):

@@ -1,0 +1,136 @@
+"""A sweep: a job that fails is named and the others finish; one that was killed is finished later."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Outcome
+
+from trainer.sweep import swept_before
+
+Command = Callable[..., Outcome]
+RUN = ["data=random", "model=mlp", "trainer.max_steps=60", "trainer.log_every=10"]
+SAVES = ["checkpoint.every_steps=10"]
+FAILING = """
+import sys
+
+
+def loss(kind):
+    calls = []
+
+    def call(predictions, targets):
+        calls.append(1)
+        if len(calls) > 20 and kind:
+            {"raise": raising, "exit": sys.exit, "memory": filling}[kind]()
+        return (predictions - targets).square().mean()
+
+    return call
+
+
+def raising():
+    raise RuntimeError("the sensor was off\\nand more")
+
+
+def filling():
+    raise MemoryError("no room")
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> list[str]:
+    """Arguments that choose a loss which fails in the way that ``loss.kind`` says."""
+    (tmp_path / "my_conf" / "loss").mkdir(parents=True)
+    (tmp_path / "my_conf" / "loss" / "failing.yaml").write_text("_target_: failing.loss\nkind: null\n")
+    (tmp_path / "failing.py").write_text(FAILING)
+    return ["-m", "--config-dir", "my_conf", *RUN, "loss=failing"]
+
+
+def sweep_folder() -> Path:
+    (folder,) = Path("outputs/sweeps").iterdir()
+    return folder
+
+
+def jobs() -> dict[str, Any]:
+    """What sweep.json says of each job, by its folder's name."""
+    listed = json.loads((sweep_folder() / "sweep.json").read_text())["jobs"]
+    return {job["job"]: job for job in listed}
+
+
+def test_a_job_that_fails_is_named_and_the_others_finish(command: Command, failing: list[str]) -> None:
+    outcome = command(*failing, "loss.kind=null,raise,exit,memory", "seed=0,1")
+    assert outcome.code == 1
+    assert [job["status"] for job in jobs().values()] == ["completed"] * 2 + ["failed"] * 6
+    reasons = ["RuntimeError: the sensor was off", "it called sys.exit(None)", "MemoryError: no room"]
+    for reason in reasons:
+        assert outcome.out.count(f"failed: {reason} (") == 2
+    assert "6 of 8 jobs failed; python train.py resume=outputs/sweeps/" in outcome.out
+    assert "in raising" in (sweep_folder() / "2" / "traceback.txt").read_text()
+    assert "Traceback" not in outcome.out + outcome.err
+
+
+def test_failed_jobs_are_tried_again_and_the_others_kept(command: Command, failing: list[str]) -> None:
+    assert command(*failing, "loss.kind=null,raise").code == 1
+    kept = (sweep_folder() / "0" / "summary.json").stat().st_mtime_ns
+    Path("failing.py").write_text(FAILING.replace("if len(calls)", "if False and len(calls)"))
+    sys.modules.pop("failing", None)
+    outcome = command("--config-dir", "my_conf", f"resume={sweep_folder()}")
+    assert outcome.code == 0
+    assert outcome.out.count("done before, and kept") == 1
+    assert [job["status"] for job in jobs().values()] == ["completed"] * 2
+    assert (sweep_folder() / "0" / "summary.json").stat().st_mtime_ns == kept
+
+
+def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp_path: Path) -> None:
+    arguments = ["-m", *RUN, *SAVES, "trainer.max_steps=600", "clip.max_norm=0.1,1", "seed=0,1"]
+    assert command(*arguments).code == 0
+    whole = sweep_folder().rename("whole")
+    shutil.rmtree("outputs")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.glob("outputs/sweeps/*/1/checkpoints/*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = (sweep_folder() / "0" / "metrics.jsonl").stat().st_mtime_ns
+    outcome = command(*arguments, "resume=auto")
+    assert outcome.code == 0
+    assert outcome.out.count("resumed at step") + outcome.out.count("done before") >= 2
+    assert (sweep_folder() / "0" / "metrics.jsonl").stat().st_mtime_ns == first
+    for number in "0123":
+        records = [(f / number / "metrics.jsonl").read_bytes() for f in (sweep_folder(), whole)]
+        assert records[0] == records[1]
+    assert command(*arguments, "resume=auto").code == 0  # that one is finished: a new one
+    assert len(list(Path("outputs/sweeps").iterdir())) == 2
+
+
+def test_a_folder_that_holds_another_sweep_is_refused(command: Command) -> None:
+    assert command("-m", *RUN, "seed=1,2", "hydra.sweep.dir=mine").code == 0
+    outcome = command("-m", *RUN, "seed=1,3", "hydra.sweep.dir=mine")
+    assert outcome.code == 2
+    assert "mine/1 holds another job: seed (2 -> 3); choose another folder" in outcome.err
+
+
+def test_a_diverged_job_that_is_kept_still_counts_as_the_worst(command: Command) -> None:
+    arguments = ["-m", *RUN, "guard=off", "clip=none", "optimizer=sgd", "optimizer.lr=1e-3,1e30"]
+    assert command(*arguments, "hydra.sweep.dir=mine").code == 0
+    outcome = command(*arguments, "hydra.sweep.dir=mine")
+    assert outcome.code == 0
+    assert outcome.out.count("done before, and kept") == 2
+    kept = swept_before(Path("mine/1"))
+    assert kept is not None
+    assert kept["objective"]["value"] == math.inf
