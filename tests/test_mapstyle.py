@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from trainer.data.mapstyle import MapStyleData
+from trainer import checkpoint
+from trainer.data.mapstyle import DataWorkerFailed, MapStyleData
 from trainer.loop import Trainer
 
 
@@ -68,3 +78,95 @@ def test_it_trains_and_validates() -> None:
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         MapStyleData(Noisy(0))
+
+
+class Failing(Noisy):
+    """In a worker, sample 7 kills it, hangs, or raises."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == 7 and get_worker_info() is not None:
+            if self.how == "raises":
+                raise ValueError("sample 7 is broken")
+            time.sleep(1000) if self.how == "hangs" else os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("killed", "exited or was killed, perhaps for want of memory"),
+        ("hangs", "gave nothing for 1 s"),
+        ("raises", "raised ValueError: sample 7 is broken"),
+    ],
+)
+def test_a_worker_that_fails_is_told_in_a_line_and_none_stays(
+    how: str, told: str, tmp_path: Path
+) -> None:
+    data = MapStyleData(Failing(how), batch_size=2, num_workers=2, timeout=1)
+    model = nn.Linear(2, 1)
+    trainer = Trainer(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), 1e-3), max_epochs=2)
+    began = time.monotonic()
+    with pytest.raises(DataWorkerFailed, match=told) as caught:
+        trainer.fit(data, tmp_path)
+    assert time.monotonic() - began < 30
+    assert not multiprocessing.active_children()
+    assert len(str(caught.value).splitlines()) == 1
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert told in summary["reason"]
+
+
+ORPHANS = """
+import multiprocessing, sys, time
+sys.path[:0] = sys.argv[1:]
+from test_mapstyle import Noisy
+from trainer.data.mapstyle import MapStyleData
+batches = MapStyleData(Noisy(1000), batch_size=2, num_workers=2).batches(0)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(100)
+"""
+
+
+def test_no_worker_outlives_a_run_that_was_killed() -> None:
+    command = [sys.executable, "-c", ORPHANS, str(ROOT), str(ROOT / "tests")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    workers = [int(word) for word in process.stdout.readline().split()]
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cut", [1, 2, 4, 7])
+def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_bit_for_bit(
+    workers: int, cut: int, tmp_path: Path
+) -> None:
+    def trainer(steps: int) -> Trainer:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        settings = {"max_epochs": None, "max_steps": steps, "log_every": 3, "accumulate": 2}
+        return Trainer(model, nn.MSELoss(), optimizer, **settings)  # type: ignore[arg-type]
+
+    def data() -> MapStyleData:
+        return MapStyleData(Noisy(12), batch_size=2, seed=1, num_workers=workers)
+
+    whole, first, second = trainer(8), trainer(cut), trainer(8)
+    whole.fit(data(), tmp_path / "whole")
+    first.fit(data(), tmp_path / "run")
+    state, _ = checkpoint.load_newest(tmp_path / "run")
+    assert state is not None
+    second.load_state_dict(state)
+    second.fit(data(), tmp_path / "run")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name

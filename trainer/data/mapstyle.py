@@ -15,7 +15,7 @@ from trainer.metrics import Metric
 
 
 class DataWorkerFailed(RuntimeError):
-    """A process that fetches samples is gone, or hangs."""
+    """A process that fetches samples raised, is gone, or hangs."""
 
 
 class MapStyleData:
@@ -46,7 +46,7 @@ class MapStyleData:
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
-        timeout: float = 25.0,
+        timeout: float = 20.0,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         self.train, self.val = train, val
@@ -93,20 +93,27 @@ class MapStyleData:
             timeout=self.timeout if self.num_workers else 0,
         )
         fetched = iter(loader)
-        while (batch := self._next(fetched)) is not None:
-            yield tuple(place(tensor, *self.placement) for tensor in batch)  # type: ignore[misc]
+        try:
+            while (batch := self._next(fetched)) is not None:
+                yield tuple(place(tensor, *self.placement) for tensor in batch)  # type: ignore[misc]
+        finally:  # a traceback would keep the iterator, and with it the processes
+            getattr(fetched, "_shutdown_workers", lambda: None)()
 
     def _next(self, fetched: Iterator[Batch]) -> Batch | None:
         try:
             return next(fetched, None)
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):  # the dataset's own, with its traceback
+        except Exception as error:
+            told = str(error).strip()
+            if "DataLoader" not in told:  # it was fetched in this process
                 raise
-            # A killed worker is noticed within seconds; one that hangs, by the time that it takes.
-            why = "exited or was killed" if "exited" in str(error) else f"gave nothing for {self.timeout:g} s"
-            raise DataWorkerFailed(
-                f"a data worker {why}; num_workers=0 fetches in this process and shows what it is at"
-            ) from error
+            if told.startswith("Caught "):
+                why = f"raised {told.splitlines()[-1]}"
+            elif "exited" in told:  # noticed within seconds
+                why = "exited or was killed, perhaps for want of memory"
+            else:
+                why = f"gave nothing for {self.timeout:g} s"
+            remedy = "num_workers=0 fetches in this process"
+            raise DataWorkerFailed(f"a data worker {why}; {remedy}") from error
 
 
 class _Seeded(Dataset[Batch]):
