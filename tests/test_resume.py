@@ -201,12 +201,14 @@ def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command) -> No
 
 
 def test_auto_continues_the_newest_unfinished_run_of_the_same_command(command: Command) -> None:
+    Path("my_conf").mkdir()
+    mine = ["--config-dir", "my_conf"]  # no part of what a run is
     for _ in range(2):
-        assert command(*RUN, *SAVES).code == 0
+        assert command(*mine, *RUN, *SAVES).code == 0
     unfinished = sorted(Path("outputs").glob("*/*"))[-1]
     assert command(*RUN).code == 0  # another command
     cut(unfinished, 40)
-    outcome = command("resume=auto", *RUN, *SAVES)
+    outcome = command("resume=auto", *mine, *RUN, *SAVES)
     assert outcome.code == 0
     assert f"resumed at step 40 from {unfinished}" in outcome.out
     assert "resumed" not in command("resume=auto", *RUN, *SAVES).out  # now all are finished

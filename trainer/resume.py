@@ -48,8 +48,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     folder = _newest_unfinished(rest, sweeping) if wanted[-1] == "auto" else Path(wanted[-1])
     if folder is None:
         return rest
-    flags = [a for a in rest if a.startswith("-")] + _values_of_flags(rest)
-    added = [a for a in rest if a not in flags]
+    flags, added = _flags_of(rest), _overrides_in(rest)
     stored = overrides_of(folder)
     typed = [a for a in added if a not in stored]
     if (folder / SWEEP).exists():
@@ -129,7 +128,7 @@ def lock(folder: Path) -> TextIO:
 
 
 def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
-    typed = {a for a in arguments if not a.startswith(("-", "resume_allow=", "task="))}
+    typed = {a for a in _overrides_in(arguments) if not a.startswith(("resume_allow=", "task="))}
     where = f"sweeps/*/{SWEEP}" if sweeping else f"*/*/{RUN}"
     for path in sorted(Path("outputs").glob(where), reverse=True):
         folder = path.parent if sweeping else path.parent.parent
@@ -160,9 +159,17 @@ def status_of(folder: Path) -> str | None:
     return str(summary.get("status")) if isinstance(summary, dict) else None
 
 
-def _values_of_flags(arguments: Sequence[str]) -> list[str]:
-    flags = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
-    return [value for flag, value in pairwise(arguments) if flag in flags]
+def _flags_of(arguments: Sequence[str]) -> list[str]:
+    """Flags, each followed by its value if it takes one."""
+    valued = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+    return [
+        word for before, word in pairwise(["", *arguments]) if word.startswith("-") or before in valued
+    ]
+
+
+def _overrides_in(arguments: Sequence[str]) -> list[str]:
+    flags = _flags_of(arguments)
+    return [word for word in arguments if word not in flags]
 
 
 def _is_value(item: str) -> bool:

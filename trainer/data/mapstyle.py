@@ -46,7 +46,7 @@ class MapStyleData:
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
-        timeout: float = 20.0,
+        timeout: float = 15.0,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         self.train, self.val = train, val

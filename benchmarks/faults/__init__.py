@@ -1,0 +1,1 @@
+"""The fault matrix; see `benchmarks.faults.__main__`."""

@@ -1,0 +1,32 @@
+"""Row 13: a process that fetches data is killed, hangs or raises."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from benchmarks.faults.runs import finish, start
+
+
+def failing_worker(folder: Path, rng: random.Random) -> bool:
+    """A named error within 30 s, the run failed, and no process left."""
+    how = rng.choice(["killed", "hangs", "raises"])
+    began = time.monotonic()
+    arguments = ["data=fetched", "data.num_workers=2", f"data.fails={how}", "model=noisy", "loss=mse"]
+    run = start(folder, *arguments, "data.timeout=2", "hydra.run.dir=run")
+    code, out = finish(run)
+    told = {"killed": "exited or was killed", "hangs": "gave nothing for 2 s", "raises": "sample 7 is"}
+    quick = time.monotonic() - began < 30
+    return code == 1 and quick and told[how] in out and not _alive(folder)
+
+
+def _alive(folder: Path) -> bool:
+    """Whether a process still works in the folder."""
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if process.resolve() == folder:
+                return True
+        except OSError:  # it has ended, or is another user's
+            continue
+    return False
