@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 from torch import Tensor, nn
+
+from models import checks
 
 
 class MLP(nn.Module):
@@ -31,9 +32,9 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (50, 50),
     ) -> None:
         super().__init__()
-        self.inputs = prod(_sizes("input_shape", input_shape, "it is that of one sample"))
-        self.output_shape = _sizes("output_shape", output_shape, "it is that of one sample")
-        widths = _sizes("hidden", hidden, "the default is [50, 50]")
+        self.inputs = prod(checks.sizes("input_shape", input_shape, "it is that of one sample"))
+        self.output_shape = checks.sizes("output_shape", output_shape, "it is that of one sample")
+        widths = checks.sizes("hidden", hidden, "the default is [50, 50]")
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise([self.inputs, *widths, prod(self.output_shape)]):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -43,11 +44,3 @@ class MLP(nn.Module):
         """(B, *input_shape) to (B, *output_shape)."""
         flat: Tensor = self.layers(x.reshape(len(x), self.inputs))
         return flat.reshape(len(x), *self.output_shape)
-
-
-def _sizes(name: str, value: Any, remedy: str) -> tuple[int, ...]:
-    good = isinstance(value, Sequence) and not isinstance(value, str)
-    # type() and not isinstance(): True is an int to Python, but not a width.
-    if not (good and all(type(size) is int and size >= 1 for size in value)):
-        raise ValueError(f"{name} must be a list of whole numbers >= 1, got {value!r}; {remedy}")
-    return tuple(value)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from models import checks
+
 
 class UNet(nn.Module):
     """Encoder and decoder with skip connections (arXiv 1505.04597): (B, C, H, W) to (B, K, H, W).
@@ -39,8 +41,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_shapes(input_shape, output_shape)
-        _check_whole("channels", channels, 1, "the default is 16")
-        _check_whole("depth", depth, 0, "the default is 2")
+        checks.whole("channels", channels, 1, "the default is 16")
+        checks.whole("depth", depth, 0, "the default is 2")
         _check_divisible(input_shape, depth)
         widths = [channels * 2**level for level in range(depth + 1)]
         down = pairwise([input_shape[0], *widths])
@@ -71,27 +73,12 @@ def _block(fan_in: int, fan_out: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _is_whole(value: Any, at_least: int) -> bool:
-    # type() and not isinstance(): True is an int to Python, but not a width.
-    return type(value) is int and value >= at_least
-
-
-def _check_whole(name: str, value: Any, at_least: int, remedy: str) -> None:
-    if not _is_whole(value, at_least):
-        raise ValueError(f"{name} must be a whole number >= {at_least}, got {value!r}; {remedy}")
-
-
 def _check_shapes(input_shape: Any, output_shape: Any) -> None:
-    remedy = "use model=mlp for other data"
-    for name, shape in (("input_shape", input_shape), ("output_shape", output_shape)):
-        good = isinstance(shape, Sequence) and len(shape) == 3
-        if not (good and all(_is_whole(size, 1) for size in shape)):
-            raise ValueError(f"{name} must be (channels, height, width), got {shape!r}; {remedy}")
-    height, width = input_shape[1:]
-    if tuple(output_shape[1:]) != (height, width):
+    _, height, width = checks.image("input_shape", input_shape)
+    if checks.image("output_shape", output_shape)[1:] != (height, width):
         raise ValueError(
             f"output_shape must be (channels, {height}, {width}), as high and wide as the input, "
-            f"got {output_shape!r}; {remedy}"
+            f"got {output_shape!r}; use model=mlp for other data"
         )
 
 
