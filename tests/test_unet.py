@@ -99,8 +99,8 @@ def test_refuses_bad_depth_in_one_line(value):
 
 def test_indivisible_image_names_the_depth_that_works():
     line = (
-        "depth=3 halves the image 3 times, so height and width must be divisible by 8, "
-        "got input_shape (1, 28, 30); use model.depth=1"
+        "input_shape must have height and width divisible by 8, as depth=3 halves them 3 times, "
+        "got (1, 28, 30); use model.depth=1"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         UNet((1, 28, 30), (1, 28, 30), depth=3)
