@@ -131,9 +131,11 @@ def zero_residual(model: nn.Module) -> None:
 def gain(model: nn.Module) -> float:
     """g = 1/√E[φ(z)²] for z ~ N(0, 1), φ the model's first activation; 1 where it has none.
 
-    Weights N(0, g²/fan_in) then hand a second moment of 1 on from layer to layer. It is √2 for relu,
-    √(2/(1 + a²)) for leaky relu, 1 for selu, 1.53 for gelu, 1.68 for silu and 1.59 for tanh, where
-    `torch.nn.init.calculate_gain` has rules of thumb: 5/3 for tanh, 3/4 for selu, none for gelu.
+    With weights N(0, g²/fan_in) a layer whose sums z have a second moment of 1 hands sums of the same on
+    to the next. g is √2 for relu, √(2/(1 + a²)) for leaky relu, 1 for selu, 1.53 for gelu, 1.68 for silu
+    and 1.59 for tanh; `torch.nn.init.calculate_gain` has rules of thumb, 5/3 for tanh and 3/4 for selu,
+    and none for gelu and silu. Those two push away whatever is not quite 1: deep networks of them
+    want a normalization, whatever the gain.
 
     Example:
         >>> from torch import nn
