@@ -181,7 +181,7 @@ def test_scale_is_a_factor_on_every_weight(function: Callable[..., None]) -> Non
 
 
 def length_map_slope(name: str) -> float:
-    """d ln E[φ(√q·z)²] / d ln q at q = 1: below 1 a layer pulls the scale back, above it pushes it off."""
+    """d ln E[φ(√q·z)²] / d ln q at q = 1: above 1 a layer pushes the scale away from q = 1."""
     z = torch.linspace(-10, 10, 20001, dtype=torch.float64)
     density = torch.exp(-z.square() / 2)
     up, down = (
@@ -222,16 +222,14 @@ def test_zero_residual_makes_the_blocks_the_identity() -> None:
 @pytest.mark.parametrize("kind", [MLP, CNN, UNet, RNN])
 def test_zero_residual_refuses_a_model_without_branches(kind: type[nn.Module]) -> None:
     built = model(kind)
-    with pytest.raises(
-        ValueError, match=rf"^model must have .*model=transformer has, got {kind.__name__};"
-    ):
+    with pytest.raises(ValueError, match=rf"^model must have .*, got {kind.__name__}; use"):
         init.zero_residual(built)
 
 
 @pytest.mark.parametrize("bad", [0, -1.0, math.nan, math.inf, True, "1"])
 def test_a_scale_or_deviation_that_is_none_is_refused_by_name(bad: Any) -> None:
     for function in SCALED:
-        with pytest.raises(ValueError, match="^scale must be a finite number > 0, got "):
+        with pytest.raises(ValueError, match=r"^scale must be a finite number > 0, got "):
             function(model(MLP), scale=bad)
-    with pytest.raises(ValueError, match="^std must be a finite number > 0, got "):
+    with pytest.raises(ValueError, match=r"^std must be a finite number > 0, got "):
         init.normal(model(MLP), std=bad)
