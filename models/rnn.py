@@ -18,8 +18,8 @@ class RNN(nn.Module):
     """Embedding, recurrent layers and a linear head: tokens (B, T) to logits (B, V, T).
 
     The logits at t depend on the tokens up to t. Dropout is on the connections between layers only, not
-    on those through time (arXiv 1409.2329); the normalization follows each layer. `nn.LSTM` and `nn.GRU`
-    have no batching rule, so that `torch.vmap` does not take this model.
+    on those through time (arXiv 1409.2329); the normalization follows each layer. torch's LSTM kernel
+    has no batching rule: `torch.vmap` takes stacked members one by one, and warns.
 
     Args:
         input_shape: (T,) of one text.
@@ -72,7 +72,7 @@ class RNN(nn.Module):
         """(B, T) int64 to (B, V, T), for any T."""
         x = self.dropout(self.embedding(tokens))
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = self.dropout(norm(layer(x)[0]))
+            x = self.dropout(norm(_recur(layer, x)))
         logits = linear(x, self.embedding.weight) if self.head is None else self.head(x)
         return logits.transpose(1, 2)
 
@@ -82,3 +82,14 @@ class RNN(nn.Module):
             if "bias" in name:  # there are two, which are added
                 gate = parameter.split(self.embedding.embedding_dim)[1]
                 gate.fill_(value if "bias_ih" in name else 0.0)
+
+
+def _recur(layer: nn.Module, x: Tensor) -> Tensor:
+    """(B, T, W) to (B, T, W), the layer's state after each token."""
+    if x.is_cpu and torch.is_autocast_enabled("cpu"):
+        # On a CPU without bfloat16 instructions the fused LSTM fails instead of falling back.
+        with torch.autocast("cpu", enabled=False):
+            states: Tensor = layer(x.float())[0]
+    else:
+        states = layer(x)[0]
+    return states

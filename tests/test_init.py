@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import composed
 from torch import Tensor, nn
 
 from models import init
@@ -204,6 +205,23 @@ def test_kaiming_keeps_the_signal_through_twenty_layers(name: str) -> None:
 def test_gelu_and_silu_have_no_scale_that_deep_networks_return_to(name: str) -> None:
     """Why the docstring of `gain` asks for a normalization."""
     assert length_map_slope(name) > 1.05
+
+
+def test_the_command_line_draws_after_the_model_is_built_and_from_the_seed() -> None:
+    def weights(arguments: str) -> list[Tensor]:
+        (job,) = composed(f"python train.py {arguments}")
+        trainer = job.prepare().trainer
+        assert all(a is b for a, b in zip(trainer.model.parameters(), trainer.parameters, strict=True))
+        return [p.detach().clone() for p in trainer.model.parameters()]
+
+    torch.manual_seed(0)
+    plain = list(UNet((1, 8, 8), (1, 8, 8)).parameters())
+    assert all(torch.equal(a, b) for a, b in zip(plain, weights("seed=0"), strict=True))
+    drawn = weights("init=normal init.std=0.5")
+    assert drawn[3].std().item() == pytest.approx(0.5, rel=0.05)  # the second convolution
+    again, other = weights("init=normal init.std=0.5"), weights("init=normal init.std=0.5 seed=1")
+    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
+    assert not torch.equal(drawn[3], other[3])
 
 
 def test_zero_residual_makes_the_blocks_the_identity() -> None:

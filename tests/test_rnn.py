@@ -94,6 +94,18 @@ def test_dropout_is_between_layers_in_training_alone() -> None:
     assert (built.dropout(torch.ones(1000)) == 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_on_the_cpu_leaves_the_recurrence_in_float32(cell: str) -> None:
+    """Where the CPU has no bfloat16 instructions torch's LSTM would raise."""
+    built = model(cell=cell, depth=2).float()
+    seen = []
+    for layer in built.layers:
+        layer.register_forward_hook(lambda *call: seen.append(call[2][0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert built(tokens()).dtype == torch.bfloat16  # of the head
+    assert seen == [torch.float32, torch.float32]
+
+
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
