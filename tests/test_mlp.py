@@ -68,3 +68,38 @@ def test_refuses_a_bad_shape_by_name(name, shape):
     shapes = {"input_shape": (10,), "output_shape": (1,), name: shape}
     with pytest.raises(ValueError, match=rf"^{name} must be a list of whole numbers >= 1, got "):
         MLP(**shapes)
+
+
+def test_the_default_draws_and_computes_what_plain_layers_do_to_the_bit():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(10, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 3))
+    torch.manual_seed(0)
+    model = MLP((10,), (3,))
+    assert [f"layers.{name}" for name in plain.state_dict()] == list(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    x = torch.randn(4, 10)
+    assert torch.equal(plain(x), model(x))
+
+
+def test_a_hidden_layer_is_normalized_then_activated_then_dropped():
+    model = MLP((4,), (1,), hidden=[6], norm="layer", dropout=0.5, activation="tanh")
+    kinds = [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Dropout, nn.Linear]
+    assert [type(layer) for layer in model.layers] == kinds
+    assert model.layers[0].bias is None
+
+
+def test_selu_brings_its_init_and_alpha_dropout():
+    torch.manual_seed(0)
+    model = MLP((400,), (1,), hidden=[400], activation="selu", dropout=0.1)
+    weight, bias = model.layers[0].weight, model.layers[0].bias
+    assert weight.std().item() == pytest.approx(1 / 20, rel=0.01)  # 1/√fan_in; torch's is 0.58 of it
+    assert not bias.any()
+    assert isinstance(model.layers[2], nn.AlphaDropout)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [("activation", "rleu"), ("norm", "rms"), ("dropout", 1), ("dropout", -0.1)]
+)
+def test_refuses_a_bad_knob_by_name(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got {bad!r}"):
+        MLP((10,), (1,), hidden=[], **{name: bad})

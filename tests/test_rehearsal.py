@@ -89,6 +89,56 @@ def test_a_loss_that_does_not_fit_the_targets_is_named(loss: nn.Module, train: B
     assert line.startswith("loss=yours does not fit model=mine predicting (2,) float32")
 
 
+class NextToken(nn.Module):
+    """Tokens (B, T) to logits (B, V, T)."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens).transpose(1, 2)
+
+
+def text(length: int = 4, vocabulary: int = 7) -> Batch:
+    tokens = torch.arange(6 * length).reshape(6, length) % vocabulary
+    return tokens, tokens.roll(-1, 1)
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
+def test_logits_for_every_token_fit_a_label_for_every_token(precision: str) -> None:
+    rehearsed = trainer(NextToken(7), nn.CrossEntropyLoss(), precision=precision)
+    rehearse(
+        rehearsed,
+        data(text(), acc=Metric(lambda p, t: (p.argmax(1) == t).double().mean(1), True)),
+        NAMES,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "line"),
+    [
+        (
+            NextToken(7),
+            batch(4, 4),
+            "model=mine does not take the inputs of data=theirs, (4,) float32 a",
+        ),
+        (nn.Linear(4, 7), text(), "model=mine does not take the inputs of data=theirs, (4,) int64 a"),
+        (
+            NextToken(7),
+            (text()[0], text(5)[0]),
+            "loss=yours does not fit model=mine predicting (7, 4) float32 and data=theirs with targets "
+            "(5,) int64, a sample",
+        ),
+    ],
+    ids=["numbers for tokens", "tokens for numbers", "labels for another length"],
+)
+def test_a_text_that_does_not_fit_is_named_with_its_shape(
+    model: nn.Module, source: Batch, line: str
+) -> None:
+    assert refusal(trainer(model, nn.CrossEntropyLoss()), data(source)).startswith(line)
+
+
 @pytest.mark.parametrize(
     ("loss", "returned"),
     [

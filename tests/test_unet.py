@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate
 
 from models.unet import UNet
 
@@ -99,8 +100,8 @@ def test_refuses_bad_depth_in_one_line(value):
 
 def test_indivisible_image_names_the_depth_that_works():
     line = (
-        "depth=3 halves the image 3 times, so height and width must be divisible by 8, "
-        "got input_shape (1, 28, 30); use model.depth=1"
+        "input_shape must have height and width divisible by 8, as depth=3 halves them 3 times, "
+        "got (1, 28, 30); use model.depth=1"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         UNet((1, 28, 30), (1, 28, 30), depth=3)
@@ -125,3 +126,55 @@ def test_refuses_a_shape_that_is_no_image(name, shape):
 def test_refuses_an_output_of_another_size():
     with pytest.raises(ValueError, match=r"^output_shape must be \(channels, 8, 4\), .*got \(1, 8, 8\)"):
         UNet((1, 8, 4), (1, 8, 8))
+
+
+def plain_block(fan_in, fan_out):
+    convolutions = [nn.Conv2d(n, fan_out, 3, padding=1, bias=False) for n in (fan_in, fan_out)]
+    first, second = ([c, nn.BatchNorm2d(fan_out), nn.ReLU()] for c in convolutions)
+    return nn.Sequential(*first, *second)
+
+
+def test_the_default_draws_and_computes_what_plain_layers_do_to_the_bit():
+    torch.manual_seed(0)
+    fans = [(1, 16), (16, 32), (32, 64), (96, 32), (48, 16)]
+    plain = nn.ModuleList([*(plain_block(*fan) for fan in fans), nn.Conv2d(16, 1, 1)])
+    torch.manual_seed(0)
+    model = UNet((1, 8, 8), (1, 8, 8))
+    names = [f"encoder.{i}" for i in range(3)] + [f"decoder.{i}" for i in range(2)] + ["head"]
+    keys = [f"{names[int(key[0])]}{key[1:]}" for key in plain.state_dict()]
+    assert keys == list(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    x = torch.randn(3, 1, 8, 8)
+    top = plain[0](x)
+    middle = plain[1](avg_pool2d(top, 2))
+    lowest = plain[2](avg_pool2d(middle, 2))
+    middle = plain[3](torch.cat([middle, interpolate(lowest, scale_factor=2.0)], 1))
+    top = plain[4](torch.cat([top, interpolate(middle, scale_factor=2.0)], 1))
+    assert torch.equal(plain[5](top), model(x))
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize(("activation", "kind"), [("silu", nn.Dropout), ("selu", nn.AlphaDropout)])
+def test_dropout_is_at_the_end_of_the_way_down_alone(depth, activation, kind):
+    model = UNet((1, 8, 8), (1, 8, 8), depth=depth, activation=activation, dropout=0.3)
+    dropped = [name for name, module in model.named_modules() if isinstance(module, kind)]
+    assert dropped == [f"encoder.{depth}.6"]
+    assert model.encoder[-1][6].p == 0.3
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)])
+def test_every_convolution_is_followed_by_the_norm_or_has_a_bias(norm, kind):
+    model = UNet((1, 8, 8), (1, 8, 8), channels=4, norm=norm)
+    assert sum(isinstance(module, kind) for module in model.modules()) == 10
+    assert [name for name, _ in model.named_parameters() if name.endswith("0.bias")] == []
+    model = UNet((1, 8, 8), (1, 8, 8), channels=4, norm="none")
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert all(convolution.bias is not None for convolution in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [("activation", "rleu"), ("norm", "layer"), ("dropout", 1), ("dropout", -0.1)]
+)
+def test_refuses_a_bad_knob_by_name(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got {bad!r}"):
+        UNet((1, 8, 8), (1, 8, 8), **{name: bad})

@@ -28,7 +28,7 @@ from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
 from trainer.tasks import Job, Train
 
-GROUPS = ("data", "model", "loss", "clip", "guard", "optimizer", "scheduler", "trainer", "task")
+GROUPS = ("data", "model", "init", "loss", "clip", "guard", "optimizer", "scheduler", "trainer", "task")
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -109,6 +109,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     seed_everything(seed)
     shapes = {"input_shape": data.input_shape, "output_shape": data.output_shape}
     model = part("model", optional=shapes)
+    part("init", model)
     with part.naming("optimizer"):
         check_settings(config.optimizer)
     optimizer = part("optimizer", [*model.parameters(), *getattr(loss, "parameters", list)()])
@@ -166,8 +167,11 @@ class _Parts:
         except InstantiationException as error:
             raise ValueError(f"{group}: {error.__cause__ or error}") from error
         except (ValueError, TypeError) as error:
-            known = str(error).split(" ")[0].split("[")[0] in (self.config.get(group) or {})
-            lead = f"{group}." if known else f"{group}={self.choices.get(group, '?')}: "
+            name = str(error).split(" ")[0].split("[")[0]
+            chosen = f"{group}={self.choices.get(group, '?')}"
+            if name in ("input_shape", "output_shape"):  # which are the data's
+                chosen += f" on data={self.choices.get('data', '?')}"
+            lead = f"{group}." if name in (self.config.get(group) or {}) else f"{chosen}: "
             raise ValueError(f"{lead}{error}") from error
 
 
@@ -182,6 +186,6 @@ def _numbers(config: DictConfig) -> dict[str, float]:
             elif isinstance(value, int | float):
                 flat[f"{prefix}{key}"] = value
 
-    compared = ("seed", "data", "model", "loss", "clip", "optimizer", "scheduler")
+    compared = ("seed", "data", "model", "init", "loss", "clip", "optimizer", "scheduler")
     walk("", OmegaConf.to_container(OmegaConf.masked_copy(config, list(compared)), resolve=True))
     return flat
