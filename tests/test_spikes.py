@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.guard import Rewind, Skip
-from trainer.spikes import REFRESH, SpikeDetector
+from trainer.spikes import REFRESH, SpikeDetector, SpikeScore
 
 Curve = NDArray[np.float64]
 STEPS = 20_000
@@ -205,3 +205,43 @@ def test_heavy_tailed_samples_are_refused_at_most_once_in_five_thousand() -> Non
 def test_a_spike_in_an_ordinary_curve_is_found(name: str, factor: float) -> None:
     detector = fed(curves(np.random.default_rng(1))[name][:5000].tolist())
     assert detector.values[-1] * factor > detector.limit
+
+
+def published_share(values: list[float], window: int = 1000, least: int = 100) -> float:
+    """OLMo 2's score as its text has it, one value after another."""
+    spikes = [
+        values[i] - np.mean(past) > 7 * np.std(past)
+        for i in range(least, len(values))
+        for past in [values[max(0, i - window) : i]]
+    ]
+    return float(np.mean(spikes))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 1500, [20] * 75, [1500], [99, 1, 1400]])
+def test_the_score_is_the_published_one_however_the_values_come(sizes: list[int]) -> None:
+    values = np.random.default_rng(0).lognormal(size=1500) * 1e4
+    values[[50, 400, 401, 1300]] *= 1e3
+    score = SpikeScore()
+    for part in np.split(values, np.cumsum(sizes)[:-1]):
+        score.extend(part)
+    assert score.judged == 1400
+    assert score.share == published_share(values.tolist())
+
+
+def test_a_constant_has_no_spikes_and_what_is_not_finite_is_one() -> None:
+    score = SpikeScore()
+    score.extend(np.full(500, 0.1))
+    assert score.share == 0
+    score.extend(np.array([math.nan, math.inf]))
+    assert score.spikes == 2
+    assert np.isfinite(score.recent).all()
+
+
+def test_a_score_goes_on_where_it_was_saved() -> None:
+    values = np.random.default_rng(1).lognormal(sigma=2, size=600)
+    whole, first, second = SpikeScore(), SpikeScore(), SpikeScore()
+    whole.extend(values)
+    first.extend(values[:333])
+    second.load_state_dict(first.state_dict())
+    second.extend(values[333:])
+    assert second.state_dict() == whole.state_dict()

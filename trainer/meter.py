@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.clipping import Clipped, known_to_host
+from trainer.spikes import SpikeScore
 
 Rows = NDArray[np.float64]
 
@@ -122,7 +123,8 @@ class NormHistory:
     """Every accepted gradient norm of the run in bounded memory, for the closing table.
 
     When full, every other norm is dropped and from then on only every second, fourth, … is kept: the
-    quantiles stay those of an even sample of the whole run, and the largest is tracked apart.
+    quantiles stay those of an even sample of the whole run, and the largest is tracked apart. How often
+    losses and norms stood out is counted as they come, each by those before it.
 
     Args:
         capacity: how many norms are kept, even.
@@ -135,10 +137,13 @@ class NormHistory:
         self.seen = 0
         self.clipped = 0
         self.largest = -math.inf
+        self.spikes = {"loss": SpikeScore(), "grad_norm": SpikeScore()}
 
     def extend(self, rows: Rows) -> None:
         """Adds the accepted steps among the rows of a `Meter`; a norm that is no number is left out."""
         rows = accepted(rows)
+        for column, score in enumerate(self.spikes.values(), start=1):
+            score.extend(rows[:, column])
         rows = rows[np.isfinite(rows[:, 2])]
         self.clipped += int(clipped(rows).sum())
         for norm in rows[:, 2].tolist():
@@ -156,10 +161,13 @@ class NormHistory:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it."""
-        return dict(vars(self), kept=list(self.kept))
+        spikes = {name: score.state_dict() for name, score in self.spikes.items()}
+        return {**vars(self), "kept": list(self.kept), "spikes": spikes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores all of it."""
-        for name in vars(self):
+        for name in ("capacity", "stride", "seen", "clipped", "largest"):
             setattr(self, name, state[name])
         self.kept = list(state["kept"])
+        for name, score in self.spikes.items():
+            score.load_state_dict(state["spikes"][name])

@@ -1,4 +1,5 @@
-"""Is this value out of line with those before it? A robust score that outliers cannot move."""
+"""Is this value out of line with those before it? A limit that outliers cannot move, for the guard; and
+the share of values that stood out, for the summary."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer import checks
 
@@ -74,3 +76,57 @@ class SpikeDetector:
         exponent = float(middle + self.z * max(sigma, LEAST_SIGMA))
         self.ordinary = self.ordinary or math.exp(middle)
         return max(self.ordinary, math.exp(exponent)) if exponent < 700 else math.inf
+
+
+class SpikeScore:
+    """The share of values that lie more than 7 standard deviations above the mean of the 1000 before.
+
+    The figure by which OLMo 2 compares how stable runs are (arXiv 2501.00656, section 3). A value that
+    is not finite counts as a spike and enters no mean.
+
+    Args:
+        window: how many earlier values count.
+        least: nothing is judged before so many are there.
+        z: standard deviations.
+    """
+
+    def __init__(self, window: int = 1000, least: int = 100, z: float = 7.0) -> None:
+        self.window, self.least, self.z = window, least, z
+        self.recent = np.empty(0)
+        self.spikes = self.judged = 0
+
+    @property
+    def share(self) -> float | None:
+        """Spikes among the values judged; None before the first."""
+        return self.spikes / self.judged if self.judged else None
+
+    def extend(self, values: NDArray[np.float64]) -> None:
+        """Judges the values, each by those before it. Shape (n,)."""
+        finite = values[np.isfinite(values)]
+        self.spikes += len(values) - len(finite)
+        self.judged += len(values) - len(finite)
+        if not len(finite):
+            return
+        line = np.concatenate((self.recent, finite))
+        first = max(len(self.recent), self.least)
+        self.recent = line[-self.window :]
+        line = line - line[0]  # or their squares would cancel
+        # Sums over windows as differences of running sums.
+        sums = np.zeros((2, len(line) + 1))
+        np.cumsum((line, line * line), axis=1, out=sums[:, 1:])
+        ends = np.arange(first, len(line))
+        starts = np.maximum(ends - self.window, 0)
+        mean, square = (sums[:, ends] - sums[:, starts]) / (ends - starts)
+        noise = 1e-12 * square  # a constant line has a variance of rounding errors
+        limit = mean + self.z * np.sqrt(np.maximum(square - mean * mean, noise))
+        self.spikes += int(np.count_nonzero(line[ends] > limit))
+        self.judged += len(ends)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts and the latest values."""
+        return {"recent": self.recent.tolist(), "spikes": self.spikes, "judged": self.judged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores counts and values."""
+        self.recent = np.array(state["recent"])
+        self.spikes, self.judged = state["spikes"], state["judged"]

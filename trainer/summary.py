@@ -38,6 +38,7 @@ def statistics(norms: NormHistory, clip: Clip, guard: Guard) -> dict[str, Any]:
     """What the run says of its gradients, its clipping, its refused steps, and its surroundings."""
     return {
         "grad_norm": norm_summary(norms),
+        "spikes": {name: score.share for name, score in norms.spikes.items()},
         "clip": clip_summary(clip, norms),
         "guard": {
             "skipped": guard.skipped,
