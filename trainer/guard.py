@@ -114,8 +114,8 @@ class Skip:
         self.causes = dict.fromkeys((LOSS, GRADIENT, LOSS_SPIKE, GRADIENT_SPIKE), 0)
 
     def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool:
-        """Whether to refuse the step: a bool, or a tensor of them where the loss is on a device or
-        one per member, shape (K,)."""
+        """Whether to refuse the step: a bool, or a tensor of them where the loss is on a device that
+        runs ahead of the host, shape (), or one per member, shape (K,)."""
         if known_to_host(loss) and known_to_host(norm):
             return self._cause(loss.item(), norm.item()) is not None
         # x − x is 0 where x is finite and NaN where it is not, and NaN differs from everything: a

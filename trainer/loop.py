@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -95,6 +96,7 @@ class Trainer:
         self.seed = checks.whole("seed", seed)
         self.limits = (max_epochs, max_steps)
         Horizon.of(1, 1, *self.limits)
+        self.runs_ahead = self.device.type != "cpu"  # of the host, until it reads a step's numbers
         self.model = model.to(self.device, self.precision.dtype)
         self.forward: nn.Module = torch.compile(self.model) if compile else self.model  # type: ignore
         self.loss = loss
@@ -169,8 +171,11 @@ class Trainer:
         loss, terms = self._forward_backward(batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = self.transaction.with_buffers(total_norm(gradients, self.clip.norm_type))
-        refused = bool(self.guard.judge(loss, norm))  # on CUDA this waits for the device
-        if refused:
+        refused = self.guard.judge(loss, norm)
+        if isinstance(refused, Tensor):  # on a device, and nobody waits for it
+            clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))
+            self.transaction.commit(gradients, clipped, self.guard.lr_factor, refused)
+        elif refused:
             clipped = Clipped()
             self.transaction.roll_back()
         else:
@@ -178,7 +183,8 @@ class Trainer:
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
         self.schedule.step_ended()
         self.meter.add(loss, norm, clipped, refused, terms)
-        self._settle(loss.item(), norm.item(), refused)
+        if not self.runs_ahead:
+            self._settle(loss.item(), norm.item(), bool(refused))
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Leaves the gradient of the mean loss over all samples of the batches in ``.grad``."""
@@ -204,8 +210,11 @@ class Trainer:
         log_due = self.step % self.log_every == 0 or self.step == horizon.steps
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
+        saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
+        remembers = self.step % every == 0
+        if log_due or saves or remembers or self.ending:
+            self._read()
         if log_due or self.ending:
-            self.norms.extend(self.meter.read())
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
@@ -217,11 +226,19 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
         if signals.received and not self.ending:
             self.ending = Ending.by_signal(signals.received)
-        every = self.guard.snapshot_every
-        if every and self.step % every == 0 and not self.guard.consecutive:
+        if remembers and not self.guard.consecutive:
             self.snapshots.take()
-        if not self.ending and self.checkpoints.due(self.step):
+        if saves and not self.ending:
             self._save()
+
+    def _read(self) -> None:
+        """Brings the numbers of the steps since the last time to the host, in one transfer."""
+        rows = self.meter.read()
+        self.norms.extend(rows)
+        rewound = self.guard.rewound
+        for refused, loss, norm, *_ in rows.tolist() if self.runs_ahead else ():
+            if self.ending is None and self.guard.rewound == rewound:  # what follows was its fault
+                self._settle(loss, norm, bool(refused))
 
     def _settle(self, loss: float, norm: float, refused: bool) -> None:
         """Lets the guard count the step; where it gives up, goes back to a snapshot or ends the run."""
@@ -271,7 +288,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; data has no state."""
-        self.norms.extend(self.meter.read())
+        self._read()
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
         return parts | {"counters": counters, "rng": rng_state(self.device)}

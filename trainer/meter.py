@@ -28,7 +28,7 @@ class Meter:
         self.terms: tuple[str, ...] | None = None
         self.threshold: float | None = None
         self.pending: list[Tensor | float] = []
-        self.refused: list[bool] = []
+        self.steps = 0
         self.settled: list[list[float]] = []
 
     def add(
@@ -36,7 +36,7 @@ class Meter:
         loss: Tensor,
         norm: Tensor,
         clip: Clipped,
-        refused: bool,
+        refused: Tensor | bool,
         terms: Mapping[str, Tensor],
     ) -> None:
         """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms."""
@@ -45,8 +45,9 @@ class Meter:
             after = norm.item() * clip.coefficient
         elif clip.coefficient is not None:
             after = norm * clip.coefficient
-        self.pending += (loss, norm, after, *terms.values())
-        self.refused.append(refused)
+        verdict = refused if isinstance(refused, Tensor) else float(refused)
+        self.pending += (verdict, loss, norm, after, *terms.values())
+        self.steps += 1
         if self.terms is None:
             self.terms = tuple(terms)
         elif self.terms != tuple(terms):
@@ -61,12 +62,10 @@ class Meter:
 
         Columns: refused, loss, norm before, norm after, then the terms.
         """
-        if not self.refused:
+        if not self.steps:
             return np.empty((0, 4))
-        flat = _read(self.pending)
-        columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms or ()))
-        rows = np.column_stack([self.refused, columns])
-        self.pending, self.refused = [], []
+        rows = np.array(_read(self.pending)).reshape(self.steps, 4 + len(self.terms or ()))
+        self.pending, self.steps = [], 0
         self.settled += rows.tolist()
         return rows
 

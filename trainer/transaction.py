@@ -30,7 +30,9 @@ class Transaction:
         # A mask of -inf is no statistic that has run away.
         self.watched = [b for b in self.buffers if b.is_floating_point() and b.isfinite().all()]
         self.optimizer = optimizer
-        self.rides = _takes_scale(optimizer)
+        # torch's word for fused kernels that read grad_scale and found_inf
+        self.heeds = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self.rides = self.heeds and not _is_wide(optimizer)
         self.shortcut = FusedAdam(optimizer)
 
     def begin(self) -> None:
@@ -48,13 +50,32 @@ class Transaction:
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.saved)
 
-    def commit(self, gradients: list[Tensor], clipped: Clipped, lr_factor: float = 1.0) -> None:
+    def commit(
+        self,
+        gradients: list[Tensor],
+        clipped: Clipped,
+        lr_factor: float = 1.0,
+        refused: Tensor | None = None,
+    ) -> None:
         """Applies the clip's coefficient and takes the optimizer step, its learning rates multiplied by
         ``lr_factor`` for this once.
 
         A fused optimizer divides each gradient by ``grad_scale`` as it reads it, so the coefficient
-        costs no pass of its own over the gradients.
+        costs no pass of its own over the gradients; and it does nothing where ``found_inf`` is 1, so a
+        verdict that is still on its way on a device need not be waited for.
+
+        Args:
+            gradients: of the parameters, in the order of the optimizer's groups.
+            clipped: what the clip made of them.
+            lr_factor: of the learning rates.
+            refused: the guard's verdict, shape (), where the host does not know it; None is a commit.
         """
+        # The first step makes the moments: fused SGD would leave them as the memory was.
+        if refused is not None and not (self.heeds and self.optimizer.state):
+            if refused:
+                self.roll_back()
+                return
+            refused = None
         scale: Tensor | None = None
         coefficient = clipped.coefficient
         if coefficient is not None and self._can_ride(coefficient):
@@ -62,19 +83,24 @@ class Transaction:
         elif coefficient is not None:
             torch._foreach_mul_(gradients, coefficient)
         if lr_factor == 1:
-            self._update(gradients, scale)
+            self._update(gradients, scale, refused)
             return
         rates = [group["lr"] for group in self.optimizer.param_groups]
         for group in self.optimizer.param_groups:
             group["lr"] *= lr_factor
-        self._update(gradients, scale)
+        self._update(gradients, scale, refused)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
-    def _update(self, gradients: list[Tensor], scale: Tensor | None) -> None:
-        if not self.shortcut.step(gradients, scale):
-            self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
-            self.optimizer.step()
+    def _update(self, gradients: list[Tensor], scale: Tensor | None, refused: Tensor | None) -> None:
+        if refused is None and self.shortcut.step(gradients, scale):
+            return
+        found_inf = None if refused is None else refused.float()
+        vars(self.optimizer).update(grad_scale=scale, found_inf=found_inf)
+        self.optimizer.step()
+        if refused is not None:
+            for buffer, saved in zip(self.buffers, self.saved, strict=True):
+                torch.where(refused, saved, buffer, out=buffer)
 
     def _can_ride(self, coefficient: Tensor | float) -> bool:
         # Beyond float32 the scale would be inf, and the step a silent zero. Where the coefficient is
@@ -85,8 +111,7 @@ class Transaction:
 LEAST_COEFFICIENT = 1.0 / torch.finfo(torch.float32).max
 
 
-def _takes_scale(optimizer: Optimizer) -> bool:
+def _is_wide(optimizer: Optimizer) -> bool:
     # The fused kernels read the scale as float32, too coarse for float64 parameters.
     parameters = (p for group in optimizer.param_groups for p in group["params"])
-    wide = any(parameter.dtype == torch.float64 for parameter in parameters)
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and not wide
+    return any(parameter.dtype == torch.float64 for parameter in parameters)
