@@ -59,8 +59,8 @@ def stable_normalize(x: Tensor, dim: int | tuple[int, ...] | None = None, eps: f
         eps: ε > 0, relative to the largest entry: what varies less counts as constant.
 
     Example:
-        >>> stable_normalize(torch.tensor([1e-10, 1e10, 0.0, -1e-10])).tolist()
-        [-0.5, 1.5, -0.5, -0.5]
+        >>> stable_normalize(torch.tensor([1e-10, 1e10, 0.0, -1e-10]))
+        tensor([-0.5000,  1.5000, -0.5000, -0.5000])
     """
     deviations = _centred(widened(x) / _scale(widened(x), dim), dim)
     return stable_divide(deviations, _std(deviations, dim), eps)
