@@ -7,7 +7,7 @@ from torch import Tensor, fft, nn
 
 from losses import checks
 from losses.members import Value, Weight, each_member, keep
-from losses.numerics import modulus, stable_divide, stable_normalize, stable_std, widened
+from losses.numerics import EPS, modulus, stable_divide, stable_normalize, stable_std, widened
 
 
 class MaskedLoss(nn.Module):
@@ -41,7 +41,7 @@ class MaskedLoss(nn.Module):
     background: Weight
     image: Weight
 
-    def __init__(self, background: Weight = 0.1, image: Weight = 0.3, eps: float = 1e-5) -> None:
+    def __init__(self, background: Weight = 0.1, image: Weight = 0.3, eps: float = EPS) -> None:
         super().__init__()
         self.eps = checks.number("eps", eps, "a finite number >= 1e-8", 1e-8)
         checks.weight("background", background)

@@ -22,9 +22,9 @@ def split_loss(value: LossValue) -> tuple[Tensor, Mapping[str, Tensor]]:
 
 @contextmanager
 def evaluating(*parts: object) -> Iterator[None]:
-    """Evaluation mode and no gradients for those parts that are modules: the model, and the loss, which may
-    keep statistics. Afterwards every module is in the mode it was in, so that one that was frozen on
-    purpose stays so."""
+    """Evaluation mode and no gradients for those parts that are modules: the model, and a loss
+    that keeps statistics. Afterwards every module is in the mode it was in, so that one that was frozen
+    on purpose stays so."""
     models = [part for part in parts if isinstance(part, nn.Module)]
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:

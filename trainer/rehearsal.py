@@ -62,7 +62,7 @@ def _rehearse(
             warnings.simplefilter("error", UserWarning)
             total = _total(trainer.loss, predictions, targets)
     except Exception as error:
-        reason = f"{_line(error)}{_remedy(targets, names['loss'])}"
+        reason = f"{_line(error).rstrip('.')}{_remedy(targets, names['loss'])}"
         raise ValueError(f"{names['loss']} does not fit {pair}: {reason}") from error
     if not isinstance(total, Tensor) or total.dim() != 0:
         raise ValueError(f"{names['loss']} must return a scalar, got {_shape(total)} for {pair}")
@@ -79,8 +79,8 @@ def _rehearse(
 
 
 def _total(loss: Loss, predictions: Tensor, targets: Any) -> object:
-    """What the loss returns as total. Its gradient is taken too: torch's mse and l1 take labels, and
-    fail on the way back."""
+    """What the loss returns as total. Its gradient is taken too: torch's huber takes whole numbers, and
+    fails on the way back."""
     if not (predictions.is_floating_point() or predictions.is_complex()):
         return split_loss(loss(predictions, targets))[0]
     with torch.enable_grad():
