@@ -16,7 +16,8 @@ class UncertaintyLoss(nn.Module):
 
     sᵢ is the logarithm of a term's variance: a term that stays large is taken to be noisy and weighs
     less; where sᵢ has settled, exp(−sᵢ) = 1/Lᵢ. The loss may be negative. The optimizer trains s with
-    the learning rate of the model; its weight decay draws the weights to 1.
+    the learning rate of the model; its weight decay draws the weights to 1. The gradient into s, about 1
+    a term at first, counts in the norm that is clipped.
 
     Args:
         terms: the losses Lᵢ by name, at least two.

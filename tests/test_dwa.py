@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from losses.dwa import DynamicWeightAverageLoss
+from trainer.transaction import Transaction
 
 ZERO = torch.zeros(4)
 
@@ -87,6 +88,18 @@ def test_the_statistics_are_saved_in_the_middle_of_a_window() -> None:
     feed(rest, 2)
     assert torch.equal(weights(whole), weights(rest))
     assert weights(rest)[0] != 1
+
+
+def test_a_refused_step_takes_its_statistics_back() -> None:
+    part = loss(window=1)
+    feed(part, 4, 1)
+    transaction = Transaction([part], torch.optim.SGD([torch.zeros(1)]))
+    before = weights(part)
+    transaction.begin()
+    feed(part, 1e6)
+    assert not torch.equal(weights(part), before)
+    transaction.roll_back()
+    assert torch.equal(weights(part), before)
 
 
 def test_the_weights_take_no_gradient() -> None:
