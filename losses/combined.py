@@ -43,7 +43,7 @@ class CombinedLoss(nn.Module):
         weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         for name, weight in weights.items():
             checks.weight(name, weight)
-        if not torch.as_tensor(sum(weights.values())).all():
+        if not torch.as_tensor(sum(weight > 0 for weight in weights.values())).all():
             raise ValueError("alpha, beta and gamma must not all be 0: there would be no loss")
         keep(self, **weights)
 

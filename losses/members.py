@@ -33,8 +33,11 @@ def each_member(formula: Callable[..., Value], weights: tuple[Weight, ...], *bat
     Returns:
         Total and terms, of shape () or (K,).
     """
-    stacked = [isinstance(weight, Tensor) and weight.dim() == 1 for weight in weights]
-    if not any(stacked):
+    if not any(map(_stacked, weights)):
         return formula(*weights, *batch)
-    axes = (*(0 if along else None for along in stacked), *(0 for _ in batch))
+    axes = (*(0 if _stacked(weight) else None for weight in weights), *(0 for _ in batch))
     return torch.vmap(formula, axes)(*weights, *batch)
+
+
+def _stacked(weight: Weight) -> bool:
+    return isinstance(weight, Tensor) and weight.dim() == 1

@@ -85,6 +85,10 @@ def test_a_weight_that_is_none_is_refused_by_name_and_value(name: str, bad: Any)
         CombinedLoss(**{name: bad})
 
 
+def test_the_least_weight_there_is_counts() -> None:
+    assert CombinedLoss(0, 0, 5e-324)(PREDICTIONS, FAR)[0] >= 0
+
+
 def test_all_weights_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="alpha, beta and gamma must not all be 0"):
         CombinedLoss(0, 0.0, 0)
