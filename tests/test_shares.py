@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import doctest
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,12 @@ from torch import Tensor, nn
 
 import trainer.shares as shares_module
 from losses.combined import CombinedLoss
+from losses.gradnorm import GradNormLoss
 from losses.uncertainty import UncertaintyLoss
+from trainer.data.tensors import TensorData
 from trainer.evaluation import split_loss
+from trainer.guard import Skip
+from trainer.loop import Trainer
 from trainer.shares import Shares, gradient_shares
 
 
@@ -116,17 +122,101 @@ def test_batches_of_a_step_count_by_their_size_and_a_reading_begins_anew() -> No
     shares = Shares([w])
     shares.add(*terms_of(w, 1, 3), 0.75)
     shares.add(*terms_of(w, 1, 1), 0.25)
-    assert shares.read(refused=False) == {"train/share/a": 0.3125, "train/share/b": 0.6875}
-    assert shares.read(refused=False) == {}
+    assert shares.read() == {"train/share/a": 0.3125, "train/share/b": 0.6875}
+    assert shares.read() == {}
 
 
-@pytest.mark.parametrize(("factor", "refused"), [(1.0, True), (math.nan, False), (math.inf, False)])
-def test_nothing_is_recorded_of_a_refused_step_or_of_what_is_no_number(
-    factor: Any, refused: bool
-) -> None:
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_nothing_is_recorded_where_a_share_is_no_number(factor: float) -> None:
     w = torch.tensor(1.0, requires_grad=True)
     shares = Shares([w])
     shares.add(*terms_of(w, 1, factor), 1.0)
-    assert shares.read(refused) == {}
+    assert shares.read() == {}
     shares.add(*terms_of(w, 1, 3), 1.0)
-    assert shares.read(refused=False) == {"train/share/a": 0.25, "train/share/b": 0.75}
+    assert shares.read() == {"train/share/a": 0.25, "train/share/b": 0.75}
+
+
+class Net(nn.Module):
+    """Buffers and dropout: what a second look at the graph might disturb."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs)
+
+
+def data(*bad: int) -> TensorData:
+    """40 samples; those that are bad are huge, so that their step is refused."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 3, generator=generator)
+    y = x.sum(1, keepdim=True)
+    y[list(bad)] = 1e38
+    return TensorData((x, y), (x[:9], y[:9]), batch_size=8)
+
+
+def train(source: TensorData, folder: Path, shares: bool, loss: Any = None, **settings: Any) -> Trainer:
+    model, loss = Net(), loss or CombinedLoss()
+    parameters = [*model.parameters(), *loss.parameters()]
+    optimizer = torch.optim.Adam(parameters, 0.05)
+    run = Trainer(model, loss, optimizer, log_every=3, gradient_shares=shares, **settings)
+    run.fit(source, folder)
+    return run
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_that_records_them_is_the_same_run_bit_for_bit(tmp_path: Path, accumulate: int) -> None:
+    runs = {
+        wanted: train(data(), tmp_path / str(wanted), wanted, max_steps=10, accumulate=accumulate)
+        for wanted in (True, False)
+    }
+    on, off = (run.model.state_dict() for run in (runs[True], runs[False]))
+    assert all(torch.equal(on[name], off[name]) for name in off)
+    for recorded, plainly in zip(lines(tmp_path / "True"), lines(tmp_path / "False"), strict=True):
+        shares = {tag: value for tag, value in recorded.items() if tag.startswith("train/share/")}
+        assert {tag: value for tag, value in recorded.items() if tag not in shares} == plainly
+        if "train/loss" in plainly:  # the lines every three steps, and the last
+            names = ("l1", "smooth_l1", "mse")
+            assert list(shares) == [f"train/share/{name}" for name in names]
+            assert abs(sum(shares.values()) - 1) < 1e-6
+            assert min(shares.values()) > 0
+    assert [line["step"] for line in lines(tmp_path / "True") if "train/share/mse" in line] == [
+        3,
+        6,
+        9,
+        10,
+    ]
+
+
+def test_nothing_of_a_refused_step_is_recorded(tmp_path: Path) -> None:
+    train(data(*range(40)), tmp_path, True, max_steps=6, guard=Skip(max_consecutive=9))
+    assert not any("train/share/l1" in line for line in lines(tmp_path))
+
+
+def test_a_loss_that_weighs_its_terms_itself_is_trained_and_recorded(tmp_path: Path) -> None:
+    loss = GradNormLoss({"l1": nn.L1Loss(), "mse": nn.MSELoss()})
+    run = train(data(), tmp_path, True, loss, max_steps=12)
+    last = lines(tmp_path)[-1]
+    assert last["train/loss/weight_l1"] + last["train/loss/weight_mse"] == pytest.approx(2)
+    assert last["train/loss/weight_l1"] != 1
+    assert {tag for tag in last if tag.startswith("train/share/")} == {
+        "train/share/l1",
+        "train/share/mse",
+    }
+    assert run.state_dict()["loss"].keys() == {"s", "initial"}
+
+
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+def test_a_loss_with_parameters_takes_the_precision_of_the_run(tmp_path: Path, precision: str) -> None:
+    loss = UncertaintyLoss({"l1": nn.L1Loss(), "mse": nn.MSELoss()})
+    run = train(data(), tmp_path, True, loss, max_steps=3, precision=precision)
+    assert loss.s.dtype == (torch.float64 if precision == "fp64" else torch.float32)
+    assert run.step == 3
+    assert (loss.s != 0).all()
+    assert lines(tmp_path)[0]["train/share/l1"] > 0

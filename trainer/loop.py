@@ -24,6 +24,7 @@ from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
+from trainer.shares import Shares
 from trainer.shortcuts import backward
 from trainer.signals import StopSignals
 from trainer.snapshot import Snapshots
@@ -64,6 +65,7 @@ class Trainer:
         device: "auto", "cpu", "cuda" or "cuda:<n>".
         precision: "fp64", "fp32" or "bf16".
         compile: run the model through `torch.compile`.
+        gradient_shares: record each term's share of the gradient norm, a backward pass per term.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -86,6 +88,7 @@ class Trainer:
         device: str = "auto",
         precision: str = "fp32",
         compile: bool = False,
+        gradient_shares: bool = False,
         seed: int = 0,
     ) -> None:
         self.device = pick_device(device)
@@ -97,7 +100,7 @@ class Trainer:
         Horizon.of(1, 1, *self.limits)
         self.model = model.to(self.device, self.precision.dtype)
         self.forward: nn.Module = torch.compile(self.model) if compile else self.model  # type: ignore
-        self.loss = loss
+        self.loss = loss.to(self.device, self.precision.dtype) if isinstance(loss, nn.Module) else loss
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.clip: Clip = clip or NoClip()
@@ -112,6 +115,7 @@ class Trainer:
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.meter, self.norms = Meter(), NormHistory()
+        self.shares = Shares(self.parameters, gradient_shares)
         self.epoch = self.batch = self.step = 0
         self.ending: Ending | None = None
 
@@ -157,6 +161,7 @@ class Trainer:
         while self.step < last and not self.ending:
             batches = data.batches(self.epoch, self.batch)
             while group := list(islice(batches, self.accumulate)):
+                self.log_due = (self.step + 1) % self.log_every == 0 or self.step + 1 == last
                 yield group
                 if self.step >= last or self.ending:
                     return
@@ -173,6 +178,7 @@ class Trainer:
         if refused:
             clipped = Clipped()
             self.transaction.roll_back()
+            self.shares.forget()
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
@@ -189,6 +195,8 @@ class Trainer:
         for inputs, targets in batches:
             with self.precision.autocast():
                 loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+            if self.shares.wanted and self.log_due:
+                self.shares.add(loss, terms, len(inputs) / samples)
             values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
             if len(batches) == 1:  # multiplying by one would cost every step two kernels
                 backward(loss)
@@ -201,13 +209,13 @@ class Trainer:
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
-        log_due = self.step % self.log_every == 0 or self.step == horizon.steps
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
-        if log_due or self.ending:
+        if self.log_due or self.ending:
             self.norms.extend(self.meter.read())
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
+            values |= self.shares.read()
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:
@@ -287,14 +295,6 @@ class Trainer:
         set_rng_state(self.device, state["rng"])
 
     def _stateful(self) -> dict[str, Any]:
-        return self.modules | {
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "clip": self.clip,
-            "guard": self.guard,
-            "snapshots": self.snapshots,
-            "checkpoints": self.checkpoints,
-            "meter": self.meter,
-            "norms": self.norms,
-            "record": self.record,
-        }
+        """Every part that has a state, by name; ``forward`` is the model once more."""
+        named = ((name, part) for name, part in vars(self).items() if name != "forward")
+        return {name: part for name, part in named if hasattr(part, "state_dict")}

@@ -56,10 +56,12 @@ class Shares:
 
     Args:
         parameters: what the gradient is taken into.
+        wanted: whether whoever trains is to ask for them.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], wanted: bool = True) -> None:
         self.parameters = list(parameters)
+        self.wanted = wanted
         self.means: dict[str, Tensor] = {}
 
     def add(self, total: Tensor, terms: Mapping[str, Tensor], weight: float) -> None:
@@ -67,12 +69,15 @@ class Shares:
         for name, share in gradient_shares(total, terms, self.parameters).items():
             self.means[name] = self.means.get(name, 0.0) + weight * share
 
-    def read(self, refused: bool) -> dict[str, float]:
-        """The record, ``train/share/<term>``, and begins anew; nothing of a refused step, or where a
-        share is no number."""
-        names, means = list(self.means), list(self.means.values())
+    def forget(self) -> None:
+        """The step is refused: nothing of it is recorded."""
         self.means = {}
-        values = torch.stack(means).tolist() if means and not refused else []
-        if not all(map(math.isfinite, values)):
+
+    def read(self) -> dict[str, float]:
+        """The record, ``train/share/<term>``, and begins anew; {} where a share is no number."""
+        if not self.means:
             return {}
-        return {f"train/share/{name}": value for name, value in zip(names, values, strict=False)}
+        tags = [f"train/share/{name}" for name in self.means]
+        values = torch.stack(list(self.means.values())).tolist()
+        self.means = {}
+        return dict(zip(tags, values, strict=True)) if all(map(math.isfinite, values)) else {}
