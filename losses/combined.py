@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from losses import checks
+from losses.members import Value, Weight, each_member, keep
 
 
 class CombinedLoss(nn.Module):
     """α·L1 + β·SmoothL1 + γ·MSE, each the mean over all entries.
 
     Args:
-        alpha: α, weight of mean |p − t|; >= 0.
+        alpha: α, weight of mean |p − t|; >= 0. Like the others a number, or a tensor (K,) with one for
+            each of K members.
         beta: β, weight of smooth L1, d²/2 where |d| < 1, else |d| − 1/2; >= 0.
         gamma: γ, weight of mean (p − t)²; >= 0.
 
@@ -26,26 +29,37 @@ class CombinedLoss(nn.Module):
         0.072
     """
 
-    def __init__(self, alpha: float = 0.7, beta: float = 0.3, gamma: float = 0.05) -> None:
+    alpha: Weight
+    beta: Weight
+    gamma: Weight
+
+    def __init__(
+        self,
+        alpha: Weight = 0.7,
+        beta: Weight = 0.3,
+        gamma: Weight = 0.05,
+    ) -> None:
         super().__init__()
         weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
         for name, weight in weights.items():
-            number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if not number or not math.isfinite(weight) or weight < 0:
-                raise ValueError(f"{name} must be a finite number >= 0, got {weight!r}")
-        if not any(weights.values()):
+            checks.weight(name, weight)
+        if not torch.as_tensor(sum(weight > 0 for weight in weights.values())).all():
             raise ValueError("alpha, beta and gamma must not all be 0: there would be no loss")
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        keep(self, **weights)
 
     def forward(self, predictions: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and the unweighted terms ``l1``, ``smooth_l1``, ``mse``.
 
         Args:
-            predictions: any shape.
+            predictions: any shape; (K, …) with weights of shape (K,).
             targets: the same shape.
         """
-        l1 = functional.l1_loss(predictions, targets)
-        smooth_l1 = functional.smooth_l1_loss(predictions, targets)
-        mse = functional.mse_loss(predictions, targets)
-        total = self.alpha * l1 + self.beta * smooth_l1 + self.gamma * mse
-        return total, {"l1": l1, "smooth_l1": smooth_l1, "mse": mse}
+        return each_member(_combined, (self.alpha, self.beta, self.gamma), predictions, targets)
+
+
+def _combined(alpha: Weight, beta: Weight, gamma: Weight, predictions: Tensor, targets: Tensor) -> Value:
+    l1 = functional.l1_loss(predictions, targets)
+    smooth_l1 = functional.smooth_l1_loss(predictions, targets)
+    mse = functional.mse_loss(predictions, targets)
+    total = alpha * l1 + beta * smooth_l1 + gamma * mse
+    return total, {"l1": l1, "smooth_l1": smooth_l1, "mse": mse}

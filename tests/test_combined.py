@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -84,6 +85,66 @@ def test_a_weight_that_is_none_is_refused_by_name_and_value(name: str, bad: Any)
         CombinedLoss(**{name: bad})
 
 
+def test_the_least_weight_there_is_counts() -> None:
+    assert CombinedLoss(0, 0, 5e-324)(PREDICTIONS, FAR)[0] >= 0
+
+
 def test_all_weights_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="alpha, beta and gamma must not all be 0"):
         CombinedLoss(0, 0.0, 0)
+
+
+def test_a_weight_for_each_member_gives_each_members_own_loss() -> None:
+    alpha, gamma = torch.tensor([0.0, 0.5, 2.0]), torch.tensor([0.1, 0.0, 3.0])
+    generator = torch.Generator().manual_seed(0)
+    predictions, targets = (torch.randn(3, 4, 5, generator=generator) for _ in range(2))
+    predictions.requires_grad_()
+    total, terms = CombinedLoss(alpha, 0.3, gamma)(predictions, targets)
+    assert total.shape == (3,)
+    (slope,) = torch.autograd.grad(total.sum(), predictions)
+    for k in range(3):
+        own = predictions[k].detach().requires_grad_()
+        expected, parts = CombinedLoss(alpha[k].item(), 0.3, gamma[k].item())(own, targets[k])
+        torch.testing.assert_close(total[k], expected)
+        torch.testing.assert_close({name: term[k] for name, term in terms.items()}, parts)
+        torch.testing.assert_close(slope[k], torch.autograd.grad(expected, own)[0])
+
+
+def test_vmap_goes_through_it_with_its_weights_as_buffers() -> None:
+    alpha = torch.tensor([0.0, 0.5, 2.0])
+    predictions, targets = torch.randn(3, 4), torch.randn(3, 4)
+    loss = CombinedLoss(alpha)
+
+    def one(weight: Tensor, p: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.func.functional_call(loss, {"alpha": weight}, (p, t))
+
+    mapped = torch.vmap(one)(alpha, predictions, targets)
+    torch.testing.assert_close(mapped, loss(predictions, targets))
+
+
+def test_a_weight_that_is_a_tensor_moves_with_the_loss_but_is_no_state() -> None:
+    loss = CombinedLoss(torch.tensor(0.5)).double()
+    total, _ = loss(PREDICTIONS.double(), FAR.double())
+    assert total == CombinedLoss(0.5)(PREDICTIONS.double(), FAR.double())[0]
+    assert loss.state_dict() == {}
+    assert loss.alpha.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        (torch.tensor([0.1, -1.0]), "must be a finite number >= 0 for each member, got [0.1"),
+        (torch.tensor([0.1, math.nan]), "must be a finite number >= 0 for each member, got [0.1"),
+        (torch.tensor(math.inf), "must be a finite number >= 0 for each member, got inf"),
+        (torch.zeros(2, 2), "must be a number, or a float tensor () or (members,), got"),
+        (torch.ones(2, dtype=torch.int64), "must be a number, or a float tensor () or (members,), got"),
+    ],
+)
+def test_a_weight_of_any_member_that_is_none_is_refused(bad: Tensor, got: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"alpha {got}")):
+        CombinedLoss(bad)
+
+
+def test_a_member_without_any_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="must not all be 0"):
+        CombinedLoss(torch.tensor([0.0, 1.0]), 0, torch.tensor([0.0, 0.5]))

@@ -144,6 +144,28 @@ def test_a_part_that_was_frozen_stays_frozen(run: Any) -> None:
     assert [module.training for module in model.modules()] == [True, True, False, True]
 
 
+class Counts(nn.MSELoss):
+    """Keeps a statistic of the training calls, and has a part that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Dropout().eval()
+        self.calls = 0
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        self.calls += self.training
+        return super().forward(predictions, targets)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_does_not_feed_the_statistics_of_a_loss(training: bool) -> None:
+    loss = Counts()
+    loss.training = training
+    evaluate(net(), loss, [samples()], METRICS, nullcontext)
+    assert loss.calls == 0
+    assert (loss.training, loss.part.training) == (training, False)
+
+
 @pytest.mark.parametrize(("count", "shown"), [(1, 1), (5, 5), (8, 8)])
 def test_the_pictures_are_the_first_inputs_their_predictions_and_targets(count: int, shown: int) -> None:
     model, data = picture_net().double(), images().to(torch.device("cpu"), torch.float64)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from losses.combined import CombinedLoss
+from losses.cross_entropy import CrossEntropy
+from losses.masked import MaskedLoss
 from trainer.data.tensors import Batch, TensorData
 from trainer.loop import Trainer
 from trainer.metrics import Metric, accuracy, psnr
@@ -137,6 +139,71 @@ def test_a_text_that_does_not_fit_is_named_with_its_shape(
     model: nn.Module, source: Batch, line: str
 ) -> None:
     assert refusal(trainer(model, nn.CrossEntropyLoss()), data(source)).startswith(line)
+
+
+LABELS = (batch()[0], torch.arange(6) % 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "train", "why"),
+    [
+        (
+            CrossEntropy(),
+            batch(3, 2),
+            "got (2, 2) for (2, 2); for targets like the predictions use loss=mse",
+        ),
+        (MaskedLoss(), batch(3, 2), "got one tensor; for targets like the predictions use loss=mse"),
+        (nn.MSELoss(), LABELS, "; for labels use loss=cross_entropy"),
+        (
+            nn.HuberLoss(),
+            (batch()[0], torch.ones(6, 2).long()),
+            "Float; for labels use loss=cross_entropy",
+        ),
+        (MaskedLoss(), LABELS, "got one tensor; for labels use loss=cross_entropy"),
+    ],
+    ids=["labels asked", "masks asked", "labels", "labels as wide", "no masks"],
+)
+def test_a_loss_for_another_kind_of_target_is_told_which_to_use(
+    loss: nn.Module, train: Batch, why: str
+) -> None:
+    """torch's huber takes whole numbers as wide as the predictions, and fails on the way back only."""
+    line = refusal(trainer(nn.Linear(3, 2), loss), data(train))
+    assert line.startswith("loss=yours does not fit model=mine predicting (2,) float32 and data=theirs")
+    assert why in line
+
+
+def test_the_loss_that_has_failed_is_not_recommended() -> None:
+    names = {**NAMES, "loss": "loss=cross_entropy"}
+    labels = (batch()[0], torch.arange(6).flip(0))  # out of range
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        rehearse(trainer(nn.Linear(3, 2), CrossEntropy()), data(labels), names)
+    assert "use loss=" not in str(caught.value)
+
+
+def test_a_loss_that_does_not_depend_on_the_predictions_is_named() -> None:
+    line = refusal(trainer(nn.Linear(3, 1), lambda p, t: t.mean()), data(batch(3, 1)))
+    assert line.startswith("loss=yours does not fit model=mine predicting (1,)")
+    assert "does not require grad" in line
+
+
+class Counting(nn.MSELoss):
+    """Keeps a statistic of the training calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+        return super().forward(predictions, targets)
+
+
+def test_a_rehearsal_does_not_feed_the_statistics_of_a_loss() -> None:
+    loss = Counting()
+    rehearse(trainer(nn.Linear(3, 1), loss), data(batch(3, 1)), NAMES)
+    assert loss.calls == 0
+    assert loss.training
 
 
 @pytest.mark.parametrize(

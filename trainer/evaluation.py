@@ -21,11 +21,14 @@ def split_loss(value: LossValue) -> tuple[Tensor, Mapping[str, Tensor]]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; afterwards every module is in the mode it was in, so that one
-    that was frozen on purpose stays so."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(*parts: object) -> Iterator[None]:
+    """Evaluation mode and no gradients for those parts that are modules: the model, and a loss
+    that keeps statistics. Afterwards every module is in the mode it was in, so that one that was frozen
+    on purpose stays so."""
+    models = [part for part in parts if isinstance(part, nn.Module)]
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
     try:
         with torch.no_grad():
             yield
@@ -47,7 +50,7 @@ def evaluate(
     """
     sums: dict[str, Tensor] = {}
     count = 0
-    with evaluating(model):
+    with evaluating(model, loss):
         for inputs, targets in batches:
             with autocast():
                 predictions = model(inputs)

@@ -25,6 +25,7 @@ from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
+from trainer.shares import Shares
 from trainer.shortcuts import backward
 from trainer.signals import StopSignals
 from trainer.snapshot import Snapshots
@@ -65,6 +66,7 @@ class Trainer:
         device: "auto", "cpu", "cuda" or "cuda:<n>".
         precision: "fp64", "fp32" or "bf16".
         compile: run the model through `torch.compile`.
+        gradient_shares: record each term's share of the gradient norm, a backward pass per term.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -87,6 +89,7 @@ class Trainer:
         device: str = "auto",
         precision: str = "fp32",
         compile: bool = False,
+        gradient_shares: bool = False,
         seed: int = 0,
     ) -> None:
         self.device = pick_device(device)
@@ -99,7 +102,7 @@ class Trainer:
         self.runs_ahead = self.device.type != "cpu"  # of the host, until it reads a step's numbers
         self.model = model.to(self.device, self.precision.dtype)
         self.forward: nn.Module = torch.compile(self.model) if compile else self.model  # type: ignore
-        self.loss = loss
+        self.loss = loss.to(self.device, self.precision.dtype) if isinstance(loss, nn.Module) else loss
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.clip: Clip = clip or NoClip()
@@ -114,6 +117,7 @@ class Trainer:
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.meter, self.norms = Meter(), NormHistory()
+        self.shares = Shares(self.parameters, gradient_shares)
         self.epoch = self.batch = self.step = 0
         self.ending: Ending | None = None
 
@@ -159,6 +163,7 @@ class Trainer:
         while self.step < last and not self.ending:
             batches = data.batches(self.epoch, self.batch)
             while group := list(islice(batches, self.accumulate)):
+                self.log_due = (self.step + 1) % self.log_every == 0 or self.step + 1 == last
                 yield group
                 if self.step >= last or self.ending:
                     return
@@ -178,6 +183,7 @@ class Trainer:
         elif refused:
             clipped = Clipped()
             self.transaction.roll_back()
+            self.shares.forget()
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
@@ -195,6 +201,8 @@ class Trainer:
         for inputs, targets in batches:
             with self.precision.autocast():
                 loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+            if self.shares.wanted and self.log_due:
+                self.shares.add(loss, terms, len(inputs) / samples)
             values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
             if len(batches) == 1:  # multiplying by one would cost every step two kernels
                 backward(loss)
@@ -207,16 +215,16 @@ class Trainer:
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
-        log_due = self.step % self.log_every == 0 or self.step == horizon.steps
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
         saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
         remembers = self.step % every == 0
-        if log_due or saves or remembers or self.ending:
+        if self.log_due or saves or remembers or self.ending:
             self._read()
-        if log_due or self.ending:
+        if self.log_due or self.ending:
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
+            values |= self.shares.read()
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:
@@ -304,14 +312,6 @@ class Trainer:
         set_rng_state(self.device, state["rng"])
 
     def _stateful(self) -> dict[str, Any]:
-        return self.modules | {
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "clip": self.clip,
-            "guard": self.guard,
-            "snapshots": self.snapshots,
-            "checkpoints": self.checkpoints,
-            "meter": self.meter,
-            "norms": self.norms,
-            "record": self.record,
-        }
+        """Every part that has a state, by name; ``forward`` is the model once more."""
+        named = ((name, part) for name, part in vars(self).items() if name != "forward")
+        return {name: part for name, part in named if hasattr(part, "state_dict")}

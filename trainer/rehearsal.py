@@ -6,12 +6,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.data.tensors import Data
-from trainer.evaluation import evaluating, split_loss
+from trainer.evaluation import Loss, evaluating, split_loss
 from trainer.loop import Trainer
 from trainer.rng import rng_state, set_rng_state
 
@@ -31,7 +32,7 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     data = data.to(trainer.device, trainer.precision.dtype)
     generators = rng_state(trainer.device)
     try:
-        with evaluating(trainer.model):
+        with evaluating(trainer.model, trainer.loss):
             for batches in (data.batches(0), data.validation()):
                 for inputs, targets in islice(batches, 1):
                     _rehearse(trainer, data, names, inputs[:2], targets[:2])
@@ -59,9 +60,10 @@ def _rehearse(
         with warnings.catch_warnings():
             # torch only warns when it broadcasts (B, 1) against (B,), and the loss is then wrong.
             warnings.simplefilter("error", UserWarning)
-            total, _ = split_loss(trainer.loss(predictions, targets))
+            total = _total(trainer.loss, predictions, targets)
     except Exception as error:
-        raise ValueError(f"{names['loss']} does not fit {pair}: {_line(error)}") from error
+        reason = f"{_line(error).rstrip('.')}{_remedy(targets, names['loss'])}"
+        raise ValueError(f"{names['loss']} does not fit {pair}: {reason}") from error
     if not isinstance(total, Tensor) or total.dim() != 0:
         raise ValueError(f"{names['loss']} must return a scalar, got {_shape(total)} for {pair}")
     for name, metric in data.metrics.items():
@@ -74,6 +76,30 @@ def _rehearse(
                 f"the metric {name} must return one value per sample, shape ({len(inputs)},), got "
                 f"{tuple(value.shape)}"
             )
+
+
+def _total(loss: Loss, predictions: Tensor, targets: Any) -> object:
+    """What the loss returns as total. Its gradient is taken too: torch's huber takes whole numbers, and
+    fails on the way back."""
+    if not (predictions.is_floating_point() or predictions.is_complex()):
+        return split_loss(loss(predictions, targets))[0]
+    with torch.enable_grad():
+        leaf = predictions.detach().requires_grad_()
+        total, _ = split_loss(loss(leaf, targets))
+        if isinstance(total, Tensor) and total.dim() == 0:
+            torch.autograd.grad(total, leaf)
+    return total
+
+
+def _remedy(targets: object, loss: str) -> str:
+    """Which loss is for such targets, unless it is the one that has failed."""
+    if isinstance(targets, tuple):
+        kind, remedy = "a target and a mask", "loss=masked"
+    elif isinstance(targets, Tensor) and not (targets.is_floating_point() or targets.is_complex()):
+        kind, remedy = "labels", "loss=cross_entropy"
+    else:
+        kind, remedy = "targets like the predictions", "loss=mse"
+    return "" if loss == remedy else f"; for {kind} use {remedy}"
 
 
 def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
