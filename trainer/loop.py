@@ -18,15 +18,14 @@ from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip, total_norm
 from trainer.data.tensors import Batch, Data
-from trainer.evaluation import Loss, evaluate, split_loss
+from trainer.evaluation import Loss, evaluate
+from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.meter import Meter, NormHistory
 from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
-from trainer.shares import Shares
-from trainer.shortcuts import backward
 from trainer.signals import StopSignals
 from trainer.snapshot import Snapshots
 from trainer.summary import Ending, statistics
@@ -117,7 +116,9 @@ class Trainer:
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.meter, self.norms = Meter(), NormHistory()
-        self.shares = Shares(self.parameters, gradient_shares)
+        self.gradients = Gradients(
+            self.forward, self.loss, self.parameters, self.precision, gradient_shares
+        )
         self.epoch = self.batch = self.step = 0
         self.ending: Ending | None = None
 
@@ -173,8 +174,7 @@ class Trainer:
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step as a transaction."""
         self.transaction.begin()
-        loss, terms = self._forward_backward(batches)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        loss, terms, gradients = self.gradients(batches, self.log_due)
         norm = self.transaction.with_buffers(total_norm(gradients, self.clip.norm_type))
         refused = self.guard.judge(loss, norm)
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
@@ -183,7 +183,7 @@ class Trainer:
         elif refused:
             clipped = Clipped()
             self.transaction.roll_back()
-            self.shares.forget()
+            self.gradients.shares.forget()
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
@@ -191,27 +191,6 @@ class Trainer:
         self.meter.add(loss, norm, clipped, refused, terms)
         if not self.runs_ahead:
             self._settle(loss.item(), norm.item(), bool(refused))
-
-    def _forward_backward(self, batches: Sequence[Batch]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Leaves the gradient of the mean loss over all samples of the batches in ``.grad``."""
-        for parameter in self.parameters:
-            parameter.grad = None
-        samples = sum(len(inputs) for inputs, _ in batches)
-        means: dict[str, Tensor] = {}
-        for inputs, targets in batches:
-            with self.precision.autocast():
-                loss, terms = split_loss(self.loss(self.forward(inputs), targets))
-            if self.shares.wanted and self.log_due:
-                self.shares.add(loss, terms, len(inputs) / samples)
-            values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
-            if len(batches) == 1:  # multiplying by one would cost every step two kernels
-                backward(loss)
-                means = values
-            else:
-                share = len(inputs) / samples
-                backward(loss * share)
-                means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
-        return means.pop(""), means
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
@@ -224,7 +203,7 @@ class Trainer:
         if self.log_due or self.ending:
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
-            values |= self.shares.read()
+            values |= self.gradients.shares.read()
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:

@@ -1,0 +1,66 @@
+"""Forward and backward: the gradient of the mean loss over the batches of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from trainer.data.tensors import Batch
+from trainer.evaluation import Loss, split_loss
+from trainer.precision import Precision
+from trainer.shares import Shares
+from trainer.shortcuts import backward
+
+
+class Gradients:
+    """Leaves the gradient of the mean loss over all samples of some batches in ``.grad``.
+
+    Args:
+        forward: the model, or its compiled form.
+        loss: the mean over a batch; batches weigh by their samples.
+        parameters: what is trained.
+        precision: in which the forward pass runs.
+        with_shares: whether `shares` is to take in what each term of the loss adds to the gradient.
+    """
+
+    def __init__(
+        self,
+        forward: nn.Module,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        precision: Precision,
+        with_shares: bool = False,
+    ) -> None:
+        self.forward, self.loss, self.precision = forward, loss, precision
+        self.parameters = parameters
+        self.shares = Shares(parameters, with_shares)
+
+    def __call__(
+        self, batches: Sequence[Batch], log_due: bool = False
+    ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
+        """The loss, its terms by name, both detached means, and the gradients that there are.
+
+        Args:
+            batches: of one step.
+            log_due: whether the step is recorded, so that the shares are asked for.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
+        samples = sum(len(inputs) for inputs, _ in batches)
+        means: dict[str, Tensor] = {}
+        for inputs, targets in batches:
+            with self.precision.autocast():
+                loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+            if log_due and self.shares.wanted:
+                self.shares.add(loss, terms, len(inputs) / samples)
+            values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+            if len(batches) == 1:  # multiplying by one would cost every step two kernels
+                backward(loss)
+                means = values
+            else:
+                share = len(inputs) / samples
+                backward(loss * share)
+                means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return means.pop(""), means, gradients
