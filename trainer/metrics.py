@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ class Metric:
     """A figure of merit.
 
     Attributes:
-        function: (predictions, targets), each (B, …), to one value per sample, shape (B,).
+        function: (predictions, targets), each (B, …), to one value per sample, shape (B,); targets are
+            a tuple where the data has several.
         higher_is_better: whether a larger value is the better one.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor, Any], Tensor]
     higher_is_better: bool
 
 
