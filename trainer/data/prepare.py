@@ -78,3 +78,19 @@ def scale(values: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = wide.mean(0), wide.std(0, correction=0)
     constant = (wide == wide[:1]).all(0)  # by the values: their mean is off by a rounding error
     return mean, torch.where(constant, 1.0, std)
+
+
+def check_finite(array: npt.NDArray[Any], where: str) -> None:
+    """Refuses NaN and infinity, before a split changes the numbers of the samples.
+
+    Raises:
+        ValueError: naming sample and column.
+    """
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        sample, *entry = (int(place) for place in bad[0])
+        column = f", column {', '.join(map(str, entry))}" if entry else ""
+        raise ValueError(
+            f"{where} must be finite, got {array[tuple(bad[0])]} in sample {sample}{column} "
+            f"({len(bad)} in all); mend or drop such samples"
+        )

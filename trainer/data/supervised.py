@@ -75,19 +75,8 @@ def classification(
         classes: how many there are, or their names.
         provenance: where the samples come from.
         settings: of `TensorData`.
-
-    Raises:
-        ValueError: naming the first sample whose label is out of range.
     """
     count = classes if isinstance(classes, int) else len(classes)
-    for part, (_, labels) in (("training", train), ("validation", val)):
-        bad = ((labels < 0) | (labels >= count)).flatten().nonzero()
-        if len(bad):
-            sample = int(bad[0]) // max(labels[0].numel(), 1)
-            raise ValueError(
-                f"{part} labels must be >= 0 and < {count}, the number of classes, got "
-                f"{labels.flatten()[bad[0]].item()} in sample {sample} ({len(bad)} in all)"
-            )
     return TensorData(
         train,
         val,
@@ -98,6 +87,29 @@ def classification(
     )
 
 
+def check_labels(labels: Tensor, count: int, where: str) -> None:
+    """Refuses labels that are not from 0 to ``count`` − 1, before a split changes their numbers.
+
+    Raises:
+        ValueError: naming the sample.
+    """
+    bad = ((labels < 0) | (labels >= count)).flatten().nonzero()
+    if len(bad):
+        sample = int(bad[0]) // max(labels[0].numel(), 1)
+        raise ValueError(
+            f"{where} must hold labels from 0 to {count - 1}, one of {count} classes, got "
+            f"{labels.flatten()[bad[0]].item()} in sample {sample} ({len(bad)} in all)"
+        )
+
+
 def check_task(task: Any) -> str:
     """The value, if it is one of `TASKS`; raises ValueError otherwise."""
     return checks.choice("task", task, TASKS)
+
+
+def ordered(words: set[str]) -> list[str]:
+    """Words by the alphabet; by their number, if all are whole numbers."""
+    try:
+        return sorted(words, key=int)
+    except ValueError:
+        return sorted(words)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.prepare import HELD_OUT, decoded, read, sha256, split
-from trainer.data.supervised import check_task, classification, regression, standardized
+from trainer.data.supervised import check_task, classification, ordered, regression, standardized
 from trainer.data.tensors import TensorData
 
 
@@ -95,7 +95,7 @@ def csv(
     if len(y) > 1:
         raise ValueError(f"targets must be one column for task=classification, got {', '.join(y)}")
     words = [word for (word,) in _cells(rows, names, y, path)]
-    classes = _ordered({*words})
+    classes = ordered({*words})
     number = {word: index for index, word in enumerate(classes)}
     labels = torch.tensor([number[word] for word in words])
     return table(numbers, labels, classes, provenance, **settings)
@@ -197,10 +197,3 @@ def _number(word: str) -> float:
         return float(word)
     except ValueError:
         return nan
-
-
-def _ordered(words: set[str]) -> list[str]:
-    try:
-        return sorted(words, key=int)
-    except ValueError:
-        return sorted(words)
