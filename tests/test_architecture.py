@@ -30,7 +30,7 @@ KNOW_CONFIG = {
     "trainer.build",
     "trainer.hooks",
 }  # and hydra_plugins, which is Hydra's own namespace
-HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL"}
+HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL", "datasets"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60
 
 

@@ -41,7 +41,7 @@ def test_a_run_leaves_the_folder_that_scripts_rely_on(command: Command) -> None:
     assert summary["status"] == "completed"
     assert summary["steps"] == 8
     assert summary.keys() >= {
-        *("epochs", "seconds", "steps_per_second", "metrics", "grad_norm", "clip", "guard"),
+        *("epochs", "seconds", "steps_per_second", "metrics", "data", "grad_norm", "clip", "guard"),
         *("seed", "versions"),
     }
 

@@ -71,7 +71,15 @@ def test_there_is_an_option_wherever_config_yaml_chooses_one() -> None:
     assert "checkpoint" in NODES
 
 
-NEED_A_RUN = {("task", "export")}
+# What a launch line cannot do in an empty folder, and what is said then.
+NEED_A_FILE = {
+    ("task", "export"): "resume must name a run folder",
+    ("data", "csv"): r"data\.path must be a \.csv file that exists, got 'table.csv'",
+    ("data", "huggingface"): r"data\.path must be a folder or a .* got 'table\.parquet'",
+    ("data", "image_folder"): r"data\.path must be a folder that exists, got 'pictures'",
+    ("data", "npz"): r"data\.path must be a \.npz file that exists, got 'arrays\.npz'",
+    ("data", "text_file"): r"data\.path must be a text file that exists, got 'book\.txt'",
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=_id)
@@ -81,8 +89,8 @@ def test_opens_with_a_launch_line_that_chooses_it_and_builds(option: Option) -> 
     assert jobs
     for job in jobs:
         assert job.choices[option.group] == option.name, f"{option.launch} does not choose it"
-        if (option.group, option.name) in NEED_A_RUN:
-            with pytest.raises(SystemExit, match="resume must name a run folder"):
+        if needs := NEED_A_FILE.get((option.group, option.name)):
+            with pytest.raises(SystemExit, match=needs):
                 job.prepare()
         else:
             job.prepare()

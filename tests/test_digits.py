@@ -1,4 +1,4 @@
-"""Digits to denoise: one split for every seed, fresh noise in training, fixed noise in validation."""
+"""Digits: one split for every seed; fresh noise in training, fixed noise in validation; labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from trainer.data.digits import digits_denoise
+from trainer.data.digits import digits, digits_denoise
 from trainer.data.tensors import TensorData
 
 
@@ -116,3 +116,38 @@ def test_either_part_has_at_least_one_image(fraction: float, held_out: int) -> N
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be "):
         digits_denoise(**{name: value})
+
+
+def test_every_digit_has_its_label_and_is_in_one_part_once() -> None:
+    data = digits()
+    assert (data.input_shape, data.output_shape) == ((1, 8, 8), (10,))
+    images, labels = (torch.cat(parts) for parts in zip(data.train, data.val, strict=True))
+    assert labels.dtype == torch.int64
+    known = load_digits()
+    pairs = [(16 * image).byte().numpy().tobytes() for image in images]
+    expected = [image.astype(np.uint8).tobytes() for image in known.images]
+    assert sorted(zip(pairs, labels.tolist(), strict=True)) == sorted(
+        zip(expected, known.target.tolist(), strict=True)
+    )
+
+
+def test_both_tasks_hold_out_the_same_images(data: TensorData) -> None:
+    classified = digits(seed=3)
+    assert torch.equal(classified.val[0], data.val[1])
+    assert torch.equal(classified.train[0], data.train[1])
+
+
+def test_labels_follow_their_images_into_the_batches() -> None:
+    data = digits(batch_size=100)
+    labels = {image.numpy().tobytes(): int(y) for image, y in zip(*data.train, strict=True)}
+    for images, found in data.batches(4):
+        assert [labels[image.numpy().tobytes()] for image in images] == found.tolist()
+
+
+def test_accuracy_is_what_the_digits_are_judged_by() -> None:
+    data = digits()
+    metric = data.metrics["accuracy"]
+    assert metric.higher_is_better
+    logits = torch.nn.functional.one_hot(data.val[1], 10).float()
+    assert metric.function(logits, data.val[1]).mean() == 1
+    assert metric.function(-logits, data.val[1]).mean() == 0

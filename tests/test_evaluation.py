@@ -100,6 +100,23 @@ def test_metrics_see_float32_where_the_model_computes_in_bfloat16() -> None:
     assert values["error"] == pytest.approx(reference(model, batch).mean().item(), rel=0.05)
 
 
+def test_metrics_see_complex_predictions_and_several_targets_as_they_are() -> None:
+    seen: list[torch.dtype] = []
+
+    def metric(predictions: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        seen.extend(t.dtype for t in (predictions, *targets))
+        return (predictions - targets[0]).abs().flatten(1).mean(1)
+
+    def loss(predictions: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        return (predictions - targets[0]).abs().square().mean()
+
+    target = torch.tensor([[1j], [2 + 0j]])
+    batch = (torch.zeros(2, 1, dtype=torch.complex64), (target, target.real > 1))
+    values = evaluate(nn.Identity(), loss, [batch], {"error": Metric(metric, False)}, nullcontext)
+    assert values == pytest.approx({"loss": 2.5, "error": 1.5})
+    assert seen == [torch.complex64, torch.complex64, torch.bool]
+
+
 def test_split_loss_takes_a_tensor_or_a_tensor_and_its_terms() -> None:
     total, terms = torch.tensor(2.0), {"a": torch.tensor(1.0)}
     assert split_loss(total) == (total, {})
@@ -186,8 +203,9 @@ def test_the_pictures_are_the_first_inputs_their_predictions_and_targets(count: 
         (torch.rand(4, 2, 8, 8), torch.rand(4, 2, 8, 8)),
         (torch.zeros(4, 1, 8, 8, dtype=torch.int64), torch.rand(4, 1, 8, 8)),
         (torch.rand(0, 1, 8, 8), torch.rand(0, 1, 8, 8)),
+        (torch.rand(4, 1, 8, 8), (torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8) > 0.5)),
     ],
-    ids=["vectors", "labels", "two channels", "whole numbers", "no validation"],
+    ids=["vectors", "labels", "two channels", "whole numbers", "no validation", "several targets"],
 )
 def test_what_is_no_picture_is_not_shown(inputs: Tensor, targets: Tensor) -> None:
     train = (torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8))

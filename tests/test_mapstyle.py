@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,24 @@ def test_seeds_and_epochs_differ_in_order_and_noise() -> None:
         for seed, number in ((0, 0), (0, 1), (1, 0))
     ]
     assert not any(torch.equal(a, b) for a, b in pairwise(orders))
+
+
+class Several(Noisy):
+    """A complex target and a mask."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.zeros(3), (torch.full((2,), 1j * index), torch.tensor([index > 4]))
+
+
+def test_a_tuple_of_targets_comes_as_a_tuple() -> None:
+    data = MapStyleData(Several(), Several(3), batch_size=4, provenance={"source": "here"})
+    assert (data.input_shape, data.output_shape) == ((3,), (2,))
+    assert data.provenance == {"train": 11, "val": 3, "source": "here"}
+    data.to(torch.device("cpu"), torch.float64)
+    for inputs, targets in [*data.batches(0), *data.validation()]:
+        assert isinstance(targets, tuple)
+        assert [t.dtype for t in (inputs, *targets)] == [torch.float64, torch.complex128, torch.bool]
+        assert torch.equal(targets[0][:, :1].imag > 4, targets[1])
 
 
 def test_it_trains_and_validates() -> None:

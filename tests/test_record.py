@@ -62,6 +62,17 @@ def test_every_step_is_one_json_object_on_a_line_of_its_own(tmp_path: Path) -> N
     assert len(lines(tmp_path / "made" / "if need be")) == 3
 
 
+def test_the_summary_says_what_data_it_is_of() -> None:
+    record = opened()
+    record.write(1, 1, {"lr": 0.5})
+    lr = {"first": 0.5, "best": 0.5, "last": 0.5}
+    assert record.summary() == {"metrics": {"lr": lr}, "data": {"train": 8, "val": 4}}
+    anonymous = data(METRICS)
+    del anonymous.provenance  # a user's own source need not say
+    record.open(anonymous)
+    assert record.summary()["data"] == {}
+
+
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_not_finite_is_null_in_the_record(tmp_path: Path, bad: float) -> None:
     record = opened(tmp_path)

@@ -232,6 +232,19 @@ def test_training_data_that_does_not_fit_is_found_beside_validation_data_that_do
     assert "(4,) float32" in line
 
 
+def test_several_targets_are_rehearsed_and_named_together() -> None:
+    inputs, values = batch(3, 1)
+    source = data((inputs, (values, values > 0)))
+
+    def masked(predictions: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        return (predictions - targets[0])[targets[1]].square().sum()
+
+    rehearse(trainer(nn.Linear(3, 1), masked), source, NAMES)
+    line = refusal(trainer(nn.Linear(3, 1)), source)
+    assert line.startswith("loss=yours does not fit model=mine predicting (1,) float32")
+    assert "with targets ((1,) float32, (1,) bool), a sample" in line
+
+
 class Stateful(nn.Module):
     """Everything that a forward pass may change in a model that behaves."""
 

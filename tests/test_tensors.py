@@ -33,8 +33,13 @@ def source(count: int, batch_size: int, **changes: Any) -> TensorData:
     return TensorData(numbered(count), numbered(2), batch_size=batch_size, **changes)
 
 
+def flat(batch: Batch) -> list[Tensor]:
+    inputs, targets = batch
+    return [inputs, *(targets if isinstance(targets, tuple) else (targets,))]
+
+
 def same(first: list[Batch], second: list[Batch]) -> bool:
-    pairs = [zip(a, b, strict=True) for a, b in zip(first, second, strict=True)]
+    pairs = [zip(flat(a), flat(b), strict=True) for a, b in zip(first, second, strict=True)]
     return all(torch.equal(x, y) for pair in pairs for x, y in pair)
 
 
@@ -197,10 +202,59 @@ def test_moving_changes_the_format_of_numbers_but_not_of_labels() -> None:
     assert order == [row[0].item() // 3 for row in next(plain.batches(0))[0]]
 
 
+def several(count: int) -> Batch:
+    """Inputs, and as targets complex values with a mask and a label; each tells its sample."""
+    inputs, numbers = numbered(count)
+    return inputs, (torch.complex(numbers, -numbers), inputs > 7, inputs[:, 0].long())
+
+
+def test_a_tuple_of_targets_is_served_sample_by_sample() -> None:
+    data = TensorData(several(11), several(11), batch_size=4, seed=3)
+    assert (data.input_shape, data.output_shape) == ((3,), (1,))  # of the first target
+    whole = list(data.batches(5))
+    for inputs, targets in [*whole, *data.validation()]:
+        assert isinstance(targets, tuple)
+        rows = inputs[:, 0].long() // 3
+        assert all(torch.equal(t, all_[rows]) for t, all_ in zip(targets, several(11)[1], strict=True))
+    assert sorted(torch.cat([inputs[:, 0] for inputs, _ in whole]).tolist()) == [*range(0, 33, 3)]
+    assert same(list(data.batches(5, 2)), whole[2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moving_keeps_what_kind_of_numbers_targets_are(dtype: torch.dtype) -> None:
+    data = TensorData(several(5), several(5), batch_size=5).to(torch.device("cpu"), dtype)
+    kinds = [dtype, dtype.to_complex(), torch.bool, torch.int64]
+    for batch in (next(data.batches(0)), next(data.validation())):
+        assert [tensor.dtype for tensor in flat(batch)] == kinds
+
+
+@pytest.mark.parametrize("bad", [complex(math.nan, 0), complex(0, math.inf)], ids=str)
+def test_every_target_of_a_tuple_is_checked(bad: complex) -> None:
+    inputs, targets = several(6)
+    targets[0][4, 0] = bad
+    with pytest.raises(ValueError, match=r"training targets must be finite.*in sample 4, entry 0"):
+        TensorData((inputs, targets), several(2), batch_size=2)
+    with pytest.raises(ValueError, match="validation inputs and targets must be as many, got 6 and 5"):
+        TensorData(several(2), (inputs, (targets[1], targets[0][:5])), batch_size=2)
+
+
+def test_where_samples_come_from_goes_with_their_number() -> None:
+    data = TensorData(numbered(5), numbered(2), batch_size=2, provenance={"source": "here"})
+    assert data.provenance == {"train": 5, "val": 2, "source": "here"}
+
+
+def test_a_transform_may_change_the_shape_if_it_is_said() -> None:
+    def narrower(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Batch:
+        return inputs[:, :2], targets
+
+    data = TensorData(numbered(4), numbered(2), batch_size=4, transform=narrower, input_shape=(2,))
+    assert next(data.batches(0))[0].shape[1:] == data.input_shape
+
+
 def test_a_tensor_is_placed_on_the_device() -> None:
     assert place(torch.zeros(2), torch.device("meta"), torch.float64).device.type == "meta"
     data = source(4, 2).to(torch.device("meta"), torch.float64)
-    assert {t.device.type for t in (*data.train, *data.val)} == {"meta"}
+    assert {t.device.type for t in (*flat(data.train), *flat(data.val))} == {"meta"}
 
 
 KEYS = [(1,), (2,), (1, 2), (2, 1), (1, 2, 3), (1, 3, 2), (1, 0), (1, 0, 0), (2**32, 1), (0, 1, 1)]

@@ -8,6 +8,7 @@ first so that whoever composes the part can put its group in front (``clip.max_n
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 
@@ -62,6 +63,19 @@ def choice(name: str, value: Any, options: tuple[str, ...], remedy: str = "") ->
     if value not in options:
         _refuse(name, f"one of {', '.join(options)}", value, remedy)
     return str(value)
+
+
+def path(name: str, value: Any, kind: str) -> Path:
+    """The value as a path, if there is such a thing: a folder where ``kind`` says so, else a file.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    good = isinstance(value, str | Path) and value != ""
+    if not (good and (Path(value).is_dir() if "folder" in kind else Path(value).is_file())):
+        remedy = "a relative path begins where the command is typed"
+        _refuse(name, f"a {kind} that exists", str(value) if isinstance(value, Path) else value, remedy)
+    return Path(value)
 
 
 def _isfinite(value: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from trainer.data.tensors import Batch, Data
 from trainer.metrics import Metric
 
 LossValue = Tensor | tuple[Tensor, Mapping[str, Tensor]]
-Loss = Callable[[Tensor, Tensor], LossValue]
+Loss = Callable[[Tensor, Any], LossValue]  # predictions, and targets as the data has them
 
 
 def split_loss(value: LossValue) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -57,7 +58,7 @@ def evaluate(
                 total, _ = split_loss(loss(predictions, targets))
             values = {"loss": total.double() * len(inputs)}
             for name, metric in metrics.items():
-                values[name] = metric.function(_wide(predictions), targets).double().sum()
+                values[name] = metric.function(wide(predictions), targets).double().sum()
             sums = {name: value + sums.get(name, 0.0) for name, value in values.items()}
             count += len(inputs)
     if not count:
@@ -75,7 +76,7 @@ def image_samples(
     """The first validation inputs, their predictions and targets, each (count, C, H, W) float32 on the
     CPU; None where these are no images of 1 or 3 channels."""
     inputs, targets = next(data.validation(), (None, None))
-    if inputs is None or targets is None or not _are_images(inputs) or not _are_images(targets):
+    if inputs is None or not _are_images(inputs) or not _are_images(targets):
         return None
     with evaluating(model), autocast():
         predictions = model(inputs[:count])
@@ -83,10 +84,12 @@ def image_samples(
     return tuple(tensor.float().cpu() for tensor in samples)  # type: ignore[return-value]
 
 
-def _are_images(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dim() == 4 and tensor.shape[1] in (1, 3)
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least; complex as it is."""
+    return tensor if tensor.dtype == torch.float64 or tensor.is_complex() else tensor.float()
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+def _are_images(value: Any) -> TypeGuard[Tensor]:
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() and value.dim() == 4 and value.shape[1] in (1, 3)

@@ -264,7 +264,7 @@ class Trainer:
             "seconds": seconds,
             "steps_per_second": steps / seconds,
             "objective": self.record.objective_value(diverged=ending.status == "diverged"),
-            "metrics": self.record.tags,
+            **self.record.summary(),
             **statistics(self.norms, self.clip, self.guard),
             "seed": self.seed,
         }

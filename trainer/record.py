@@ -32,6 +32,7 @@ class Record:
         self.objective = objective
         self.tags: dict[str, dict[str, float]] = {}
         self.higher_is_better: set[str] = set()
+        self.provenance: dict[str, Any] = {}
         self.folder: Path | None = None
         self.views: list[View] = []
         self.file: TextIO | None = None
@@ -42,13 +43,14 @@ class Record:
         """Before the first line.
 
         Args:
-            data: its metrics say which tags are better when larger.
+            data: its metrics say which tags are better when larger, its provenance where it is from.
             folder: where ``metrics.jsonl`` and ``summary.json`` go; None keeps all in memory.
             views: where every line is shown too.
             step: where the run stands; lines beyond it are dropped, they will be written again.
         """
         self.objective = self.objective or recorded_tags(data)[0]
         self.higher_is_better = {f"val/{n}" for n, m in data.metrics.items() if m.higher_is_better}
+        self.provenance = dict(getattr(data, "provenance", {}))
         self.folder, self.views = folder, list(views)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,10 @@ class Record:
         worst = -math.inf if higher else math.inf
         value = worst if diverged else self.last.get(tag)
         return {"tag": tag, "value": value, "higher_is_better": higher}
+
+    def summary(self) -> dict[str, Any]:
+        """First, best and last of every tag, and what data they are of."""
+        return {"metrics": self.tags, "data": self.provenance}
 
     def state_dict(self) -> dict[str, Any]:
         """First, best and last of every tag."""

@@ -6,13 +6,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.data.tensors import Data
-from trainer.evaluation import Loss, evaluating, split_loss
+from trainer.data.tensors import Data, Targets, each
+from trainer.evaluation import Loss, evaluating, split_loss, wide
 from trainer.loop import Trainer
 from trainer.rng import rng_state, set_rng_state
 
@@ -35,14 +36,14 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
         with evaluating(trainer.model, trainer.loss):
             for batches in (data.batches(0), data.validation()):
                 for inputs, targets in islice(batches, 1):
-                    _rehearse(trainer, data, names, inputs[:2], targets[:2])
+                    _rehearse(trainer, data, names, *each(itemgetter(slice(2)), (inputs, targets)))
         _rehearse_last_batch(trainer, data, names)
     finally:
         set_rng_state(trainer.device, generators)
 
 
 def _rehearse(
-    trainer: Trainer, data: Data, names: Mapping[str, str], inputs: Tensor, targets: Tensor
+    trainer: Trainer, data: Data, names: Mapping[str, str], inputs: Tensor, targets: Targets
 ) -> None:
     try:
         with trainer.precision.autocast():
@@ -68,7 +69,7 @@ def _rehearse(
         raise ValueError(f"{names['loss']} must return a scalar, got {_shape(total)} for {pair}")
     for name, metric in data.metrics.items():
         try:
-            value = metric.function(predictions.float(), targets)
+            value = metric.function(wide(predictions), targets)
         except Exception as error:
             raise ValueError(f"the metric {name} does not fit {pair}: {_line(error)}") from error
         if value.shape != (len(inputs),):
@@ -122,6 +123,8 @@ def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str])
 
 
 def _shape(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shape, value))})"
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{tuple(value.shape[1:])} {str(value.dtype).removeprefix('torch.')}"

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trainer import checks
-from trainer.data.tensors import ITEM, ORDER, Batch, place, seeded_generator
+from trainer.data.tensors import ITEM, ORDER, Batch, first, place, seeded_generator
 from trainer.metrics import Metric
 
 
@@ -26,13 +25,15 @@ class MapStyleData:
     fits into memory is served several times faster by `TensorData`.
 
     Args:
-        train: of (input, target) pairs, with a length.
+        train: of (input, target) pairs, with a length; several targets as a tuple.
         val: likewise, or None.
         batch_size: samples per batch, >= 1.
         seed: of the order and of what samples draw.
         num_workers: processes that fetch; 0 fetches in this one.
         timeout: seconds that a batch from such a process may take; > 0.
         metrics: by name, recorded as ``val/<name>``.
+        output_shape: what a model should return for one sample; that of the (first) target unless said.
+        provenance: plain values on where the samples come from, how they were split and scaled.
 
     Raises:
         ValueError: for arguments out of range or an empty training set.
@@ -48,6 +49,8 @@ class MapStyleData:
         num_workers: int = 0,
         timeout: float = 15.0,
         metrics: Mapping[str, Metric] | None = None,
+        output_shape: tuple[int, ...] | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.train, self.val = train, val
         self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
@@ -60,9 +63,12 @@ class MapStyleData:
         if self.count == 0:
             raise ValueError("training data must hold at least one sample, got none")
         self.batches_per_epoch = -(-self.count // batch_size)
-        first_input, first_target = _Seeded(train, seed, 0)[0]
-        self.input_shape = tuple(torch.as_tensor(first_input).shape)
-        self.output_shape = tuple(torch.as_tensor(first_target).shape)
+        held_out = 0 if val is None else len(val)  # type: ignore[arg-type]
+        self.provenance = {"train": self.count, "val": held_out, **(provenance or {})}
+        inputs, targets = _Seeded(train, seed, 0)[0]
+        shape = tuple(torch.as_tensor(first(targets)).shape)
+        self.input_shape = tuple(torch.as_tensor(inputs).shape)
+        self.output_shape = shape if output_shape is None else output_shape
         self.placement = (torch.device("cpu"), torch.float32)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -95,7 +101,9 @@ class MapStyleData:
         fetched = iter(loader)
         try:
             while (batch := self._next(fetched)) is not None:
-                yield tuple(place(tensor, *self.placement) for tensor in batch)  # type: ignore[misc]
+                inputs, targets = batch
+                several = tuple(targets) if isinstance(targets, list) else targets  # it was a tuple
+                yield place((inputs, several), *self.placement)
         finally:  # a traceback would keep the iterator, and with it the processes
             getattr(fetched, "_shutdown_workers", lambda: None)()
 
@@ -122,9 +130,9 @@ class _Seeded(Dataset[Batch]):
     def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         with torch.random.fork_rng(devices=[]):
             key = seeded_generator(ITEM, self.seed, self.epoch, index).initial_seed()
             torch.manual_seed(key)
-            item: tuple[Tensor, Tensor] = self.dataset[index]
+            item: Batch = self.dataset[index]
             return item

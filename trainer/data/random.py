@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from trainer import checks
+from trainer.data.prepare import sha256
 from trainer.data.tensors import SAMPLES, TensorData, seeded_generator
 
 
@@ -38,5 +39,14 @@ def random_regression(
     x = torch.randn(counts[0], counts[1], generator=generator)
     y = torch.randn(counts[0], counts[2], generator=generator)
     return TensorData(
-        (x[:samples], y[:samples]), (x[samples:], y[samples:]), batch_size=batch_size, seed=seed
+        (x[:samples], y[:samples]),
+        (x[samples:], y[samples:]),
+        batch_size=batch_size,
+        seed=seed,
+        provenance={
+            "source": "N(0, 1), drawn with the seed",
+            "sha256": sha256(x, y),
+            "split": "further samples",
+            "normalisation": "none",
+        },
     )

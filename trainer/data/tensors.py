@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, Self
+from operator import itemgetter
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -13,15 +14,17 @@ from torch import Tensor
 from trainer import checks
 from trainer.metrics import Metric
 
-Batch = tuple[Tensor, Tensor]
-Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
+Targets = Tensor | tuple[Tensor, ...]  # a tuple: (target, mask), say
+Batch = tuple[Tensor, Targets]
+Transform = Callable[[Tensor, Any, torch.Generator], Batch]
 
 ORDER, SAMPLES, SPLIT, NOISE, ITEM = range(1, 6)
 
 
 class Data(Protocol):
     """What the loop asks of data. Shapes are those of one sample, without the batch axis; ``validates``
-    says whether there is anything to validate on."""
+    says whether there is anything to validate on. A ``provenance`` beside these, a mapping of plain
+    values, goes into the summary: where the samples come from, how they were split and scaled."""
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -41,7 +44,7 @@ class TensorData:
     its batches are views of it, which is several times cheaper than a per-sample `DataLoader`.
 
     Args:
-        train: inputs (N, …) and targets (N, …).
+        train: inputs (N, …) and targets (N, …), of any type of number; several targets as a tuple.
         val: inputs (M, …) and targets (M, …); M may be 0.
         batch_size: samples per batch, >= 1.
         seed: of the order and of the transform's noise.
@@ -49,7 +52,9 @@ class TensorData:
         transform: ``(inputs, targets, generator) -> (inputs, targets)``, called once an epoch on the
             whole shuffled epoch; all its randomness has to come from the generator.
         metrics: by name, averaged over the validation samples and recorded as ``val/<name>``.
-        output_shape: what a model should return for one sample; that of a target unless said.
+        input_shape: of one input; that of the training inputs unless a transform changes it.
+        output_shape: what a model should return for one sample; that of the (first) target unless said.
+        provenance: plain values on where the samples come from, how they were split and scaled.
 
     Raises:
         ValueError: for arguments out of range, no samples, non-finite inputs (the sample is named),
@@ -66,7 +71,9 @@ class TensorData:
         drop_last: bool = False,
         transform: Transform | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        input_shape: tuple[int, ...] | None = None,
         output_shape: tuple[int, ...] | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.batch_size = checks.whole("batch_size", batch_size, at_least=1)
         self.seed = checks.whole("seed", seed)
@@ -76,9 +83,10 @@ class TensorData:
         self.metrics = dict(metrics or {})
         _check_samples("training", train)
         _check_samples("validation", val, may_be_empty=True)
-        self.input_shape = tuple(train[0].shape[1:])
-        self.output_shape = tuple(train[1].shape[1:]) if output_shape is None else output_shape
         count = len(train[0])
+        self.provenance = {"train": count, "val": len(val[0]), **(provenance or {})}
+        self.input_shape = tuple(train[0].shape[1:]) if input_shape is None else input_shape
+        self.output_shape = tuple(first(train[1]).shape[1:]) if output_shape is None else output_shape
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if self.batches_per_epoch == 0:
             raise ValueError(
@@ -92,34 +100,51 @@ class TensorData:
         for begin in range(start * self.batch_size, len(inputs), self.batch_size):
             if begin >= self.batches_per_epoch * self.batch_size:
                 return
-            end = begin + self.batch_size
-            yield inputs[begin:end], targets[begin:end]
+            rows = slice(begin, begin + self.batch_size)
+            yield inputs[rows], each(itemgetter(rows), targets)
 
     def validation(self) -> Iterator[Batch]:
         """The validation samples in their own order, in batches eight times the training size."""
         size = 8 * self.batch_size
         for begin in range(0, len(self.val[0]), size):
-            yield self.val[0][begin : begin + size], self.val[1][begin : begin + size]
+            rows = slice(begin, begin + size)
+            yield self.val[0][rows], each(itemgetter(rows), self.val[1])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves the tensors; floating-point ones also change to ``dtype``."""
-        for name in ("train", "val"):
-            moved = tuple(place(tensor, device, dtype) for tensor in getattr(self, name))
-            setattr(self, name, moved)
+        """Moves the tensors; floating-point ones also change to ``dtype``, complex ones to its kind."""
+        self.train, self.val = place(self.train, device, dtype), place(self.val, device, dtype)
         return self
 
     def _shuffled(self, epoch: int) -> Batch:
         generator = seeded_generator(ORDER, self.seed, epoch)
         order = torch.randperm(len(self.train[0]), generator=generator)
-        inputs, targets = (tensor[order.to(tensor.device)] for tensor in self.train)
+        order = order.to(self.train[0].device)
+        inputs, targets = each(itemgetter(order), self.train)
         if self.transform is None:
             return inputs, targets
         return self.transform(inputs, targets, generator)
 
 
-def place(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The tensor on the device; if it is floating-point, also in ``dtype``."""
-    return tensor.to(device, dtype if tensor.is_floating_point() else None)
+def each(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """What the function makes of a tensor, or of each tensor in a tuple."""
+    return tuple(each(function, part) for part in value) if isinstance(value, tuple) else function(value)
+
+
+def first(targets: Targets) -> Tensor:
+    """The tensor, or the first one of a tuple."""
+    return targets[0] if isinstance(targets, tuple) else targets
+
+
+def place(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A tensor or a tuple of them on the device; floating-point ones in ``dtype``, complex ones in the
+    complex type whose parts are, whole numbers and booleans as they are."""
+
+    def move(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return tensor.to(device, dtype)
+        return tensor.to(device, dtype.to_complex() if tensor.is_complex() else None)
+
+    return each(move, value)
 
 
 def seeded_generator(*key: int) -> torch.Generator:
@@ -134,13 +159,16 @@ def seeded_generator(*key: int) -> torch.Generator:
 
 def _check_samples(part: str, batch: Batch, may_be_empty: bool = False) -> None:
     inputs, targets = batch
-    if len(inputs) != len(targets):
-        raise ValueError(
-            f"{part} inputs and targets must be as many, got {len(inputs)} and {len(targets)}"
-        )
+    named = [("input", inputs)]
+    named += [("target", target) for target in (targets if isinstance(targets, tuple) else (targets,))]
+    for _, tensor in named[1:]:
+        if len(inputs) != len(tensor):
+            raise ValueError(
+                f"{part} inputs and targets must be as many, got {len(inputs)} and {len(tensor)}"
+            )
     if len(inputs) == 0 and not may_be_empty:
         raise ValueError(f"{part} data must hold at least one sample, got none")
-    for name, tensor in (("input", inputs), ("target", targets)):
+    for name, tensor in named:
         bad = (~torch.isfinite(tensor)).flatten().nonzero()
         if len(bad):
             sample, entry = divmod(int(bad[0]), max(tensor[0].numel(), 1))
