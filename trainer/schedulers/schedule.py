@@ -1,9 +1,4 @@
-"""Learning-rate schedules: thin factories over `torch.optim.lr_scheduler`.
-
-Each factory takes the optimizer and the `Horizon` of the run (how many steps and epochs there will
-be) and returns a `Schedule`: a stock torch scheduler plus when it moves, once a step or once an epoch.
-Formulas: α₀ is ``optimizer.lr``, t counts intervals from 0.
-"""
+"""How long a run is, and a torch scheduler with the moments at which it moves."""
 
 from __future__ import annotations
 
@@ -14,14 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    ExponentialLR,
-    LRScheduler,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau
 
 from trainer import checks
 
@@ -128,90 +116,3 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the torch scheduler's own state."""
         self.scheduler.load_state_dict(state)
-
-
-def constant(optimizer: Optimizer, horizon: Horizon) -> Schedule:
-    """α_t = α₀."""
-    return Schedule.constant(optimizer)
-
-
-def step(
-    optimizer: Optimizer,
-    horizon: Horizon,
-    step_size: int = 10,
-    gamma: float = 0.5,
-    interval: str = "epoch",
-) -> Schedule:
-    """α_t = α₀ · gamma^⌊t / step_size⌋.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        step_size: intervals between two drops, >= 1.
-        gamma: factor of one drop, > 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    size = checks.whole("step_size", step_size, at_least=1)
-    return Schedule(StepLR(optimizer, size, checks.number("gamma", gamma, above=0)), interval)
-
-
-def exponential(
-    optimizer: Optimizer, horizon: Horizon, gamma: float = 0.95, interval: str = "epoch"
-) -> Schedule:
-    """α_t = α₀ · gamma^t.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        gamma: factor per interval, > 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    factor = checks.number("gamma", gamma, above=0)
-    return Schedule(ExponentialLR(optimizer, factor), interval)
-
-
-def cosine(
-    optimizer: Optimizer, horizon: Horizon, min_lr: float = 0.0, interval: str = "step"
-) -> Schedule:
-    """α_t = α_min + (α₀ − α_min) · (1 + cos(π t / T)) / 2, T the whole run (arXiv 1608.03983).
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run; its number of intervals is T.
-        min_lr: α_min, in units of the learning rate, >= 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    floor = checks.number("min_lr", min_lr, at_least=0)
-    steps = horizon.count(checks.choice("interval", interval, INTERVALS))
-    return Schedule(CosineAnnealingLR(optimizer, steps, floor), interval)
-
-
-def plateau(
-    optimizer: Optimizer,
-    horizon: Horizon,
-    monitor: str = "val/loss",
-    mode: str = "min",
-    factor: float = 0.5,
-    patience: int = 10,
-    min_lr: float = 0.0,
-) -> Schedule:
-    """α ← α · factor once ``monitor`` has not improved for more than ``patience`` epochs.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        monitor: recorded tag, read at the end of every epoch.
-        mode: "min" if smaller is better, "max" if larger is.
-        factor: of one drop, in (0, 1).
-        patience: epochs without improvement that are let pass.
-        min_lr: the learning rate is not lowered beyond it, >= 0.
-    """
-    scheduler = ReduceLROnPlateau(
-        optimizer,
-        mode=checks.choice("mode", mode, ("min", "max")),  # type: ignore[arg-type]
-        factor=checks.number("factor", factor, above=0, below=1),
-        patience=checks.whole("patience", patience),
-        min_lr=checks.number("min_lr", min_lr, at_least=0),
-        threshold=0.0,
-    )
-    return Schedule(scheduler, "epoch", monitor)
