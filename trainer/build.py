@@ -118,7 +118,8 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         horizon = Horizon.of(data.batches_per_epoch, accumulate, limits.max_epochs, limits.max_steps)
     schedule = part("scheduler", optimizer, optional={"horizon": horizon})
     with part.naming("scheduler"):
-        check_tag("monitor", getattr(schedule, "monitor", None), data)
+        for tag in getattr(schedule, "monitors", ()):
+            check_tag("monitor", tag, data)
     trainer = part(
         "trainer",
         model,

@@ -53,6 +53,12 @@ class Horizon:
         """The number of intervals in the run."""
         return self.steps if interval == "step" else self.epochs
 
+    def part(self, first: int, last: int) -> Self:
+        """The horizon of the steps from ``first`` up to ``last``, without that; of an epoch that is cut,
+        each part counts its own."""
+        epochs = (last - 1) // self.per_epoch - first // self.per_epoch + 1
+        return type(self)(last - first, epochs, self.per_epoch)
+
 
 class Schedule:
     """A torch scheduler and when it moves.
@@ -72,11 +78,17 @@ class Schedule:
     ) -> None:
         self.interval = checks.choice("interval", interval, INTERVALS)
         self.scheduler = scheduler
+        self.optimizer = scheduler.optimizer
         plateau = isinstance(scheduler, ReduceLROnPlateau)
         self.monitor = monitor or ("val/loss" if plateau else None)
         # Time passes for the schedule in a refused step too; torch would warn that the optimizer has
         # not stepped yet when the very first step is the refused one.
         scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    @property
+    def monitors(self) -> list[str]:
+        """The recorded tags that it reads."""
+        return [] if self.monitor is None else [self.monitor]
 
     @classmethod
     def constant(cls, optimizer: Optimizer) -> Self:
@@ -104,10 +116,9 @@ class Schedule:
     @contextmanager
     def unmoved(self) -> Iterator[None]:
         """Keeps the learning rates where the schedule has brought them, whatever is restored inside."""
-        rates = [group["lr"] for group in self.scheduler.optimizer.param_groups]
+        settings = moved_settings(self.optimizer)
         yield
-        for group, rate in zip(self.scheduler.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        restore_settings(self.optimizer, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """The torch scheduler's own state."""
@@ -116,3 +127,24 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the torch scheduler's own state."""
         self.scheduler.load_state_dict(state)
+
+
+# What torch's schedulers write into an optimizer's groups: one-cycle moves the momentum too, and reads
+# its bounds from there.
+MOVED = (
+    *("lr", "initial_lr", "max_lr", "min_lr"),
+    *("momentum", "betas", "max_momentum", "base_momentum"),
+)
+
+
+def moved_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The settings of every group that a schedule may move, as they are now."""
+    return [{key: group[key] for key in MOVED if key in group} for group in optimizer.param_groups]
+
+
+def restore_settings(optimizer: Optimizer, settings: list[dict[str, Any]]) -> None:
+    """Puts them back; one that was not there then is removed."""
+    for group, earlier in zip(optimizer.param_groups, settings, strict=True):
+        for key in MOVED:
+            group.pop(key, None)
+        group.update(earlier)
