@@ -20,7 +20,7 @@ from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
 from trainer.export import Export
 from trainer.loop import Trainer
-from trainer.optimizers import check_settings
+from trainer.optimizers import check_settings, parameter_groups
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.resume import differing_keys
@@ -111,7 +111,9 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     model = part("model", optional=shapes)
     with part.naming("optimizer"):
         check_settings(config.optimizer)
-    optimizer = part("optimizer", [*model.parameters(), *getattr(loss, "parameters", list)()])
+    weight_decay = config.optimizer.get("weight_decay", 0)
+    parameters = parameter_groups((model, loss), weight_decay, config.get("decay", "matrices"))
+    optimizer = part("optimizer", parameters, optional={"model": model})
     with part.naming("trainer"):
         limits = config.trainer
         accumulate = checks.whole("accumulate", limits.accumulate, at_least=1)

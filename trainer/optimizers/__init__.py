@@ -1,5 +1,8 @@
-"""What optimizers need beside torch's own: checks of their settings."""
+"""What optimizers need beside torch's own."""
 
+from trainer.optimizers.adagrad import Adagrad
+from trainer.optimizers.groups import parameter_groups
+from trainer.optimizers.muon import Muon
 from trainer.optimizers.settings import check_settings
 
-__all__ = ["check_settings"]
+__all__ = ["Adagrad", "Muon", "check_settings", "parameter_groups"]
