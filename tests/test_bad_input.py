@@ -58,6 +58,14 @@ LINES = {
     "loss=dwa loss.temperature=0": "loss.temperature must be a finite number >= 0.01, got 0",
     "loss=dwa loss.terms.l1._target_=torch.nn.L1": "loss: ",
     "scheduler=step scheduler.interval=day": "scheduler.interval must be one of step, epoch",
+    "scheduler.warmup=1000": "scheduler.warmup must be a whole number >= 0 and < ",
+    "scheduler=noam scheduler.warmup=0": "scheduler.warmup must be a whole number >= 1",
+    "scheduler=sequential": "scheduler.lengths must sum to less than the run's ",
+    "scheduler=sequential scheduler.interval=step scheduler.schedules.1.gamma=0 scheduler.lengths=[3]": (
+        "scheduler.schedules[1]: gamma must be > 0, got 0"
+    ),
+    "optimizer=rmsprop optimizer.alpha=1": "optimizer.alpha must be >= 0 and < 1, got 1",
+    "decay=biases": "decay must be one of matrices, all, got 'biases'",
     "scheduler=plateau scheduler.factor=1": "scheduler.factor must be > 0 and < 1, got 1",
     "scheduler=plateau scheduler.monitor=val/los": "scheduler.monitor must be one of",
     "checkpoint.keep=0": "checkpoint.keep must be a whole number >= 1, got 0",

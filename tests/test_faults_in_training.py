@@ -23,6 +23,7 @@ from trainer.guard import GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Guard, Off
 from trainer.loop import Trainer
 
 OPTIMIZERS = sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))
+ADAM, SGD = (ROOT / "conf" / "optimizer" / f"{name}.yaml" for name in ("adam", "sgd"))
 GUARDS = sorted((ROOT / "conf" / "guard").glob("*.yaml"))
 KINDS = ["input", "loss", "one gradient", "batch norm"]
 STEPS = 6
@@ -188,7 +189,7 @@ def test_the_run_goes_on_as_if_the_bad_batch_had_not_been_there(
 @pytest.mark.parametrize("kind", ["input", "loss", "batch norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_without_a_guard_a_loss_that_is_not_finite_ends_the_run(kind: str, value: float) -> None:
-    summary = prepared(OPTIMIZERS[0], Off(), STEPS, (kind, value, [2])).fit(data())
+    summary = prepared(ADAM, Off(), STEPS, (kind, value, [2])).fit(data())
     assert (summary["status"], summary["steps"], summary["guard"]["skipped"]) == ("diverged", 3, 0)
 
 
@@ -197,9 +198,9 @@ def test_without_a_guard_a_loss_that_is_not_finite_ends_the_run(kind: str, value
 def test_one_bad_batch_of_an_accumulated_step_refuses_all_of_it(kind: str, accumulate: int) -> None:
     bad = accumulate + 1  # the second batch of the second step
     fault = (kind, math.nan, [bad])
-    trainer = prepared(OPTIMIZERS[0], Skip(), 2, fault, accumulate=accumulate)
+    trainer = prepared(ADAM, Skip(), 2, fault, accumulate=accumulate)
     trainer.fit(data())
-    before = prepared(OPTIMIZERS[0], Skip(), 1, accumulate=accumulate)
+    before = prepared(ADAM, Skip(), 1, accumulate=accumulate)
     before.fit(data())
     assert trainer.guard.skipped == 1
     assert same(state(trainer), state(before))
@@ -208,7 +209,7 @@ def test_one_bad_batch_of_an_accumulated_step_refuses_all_of_it(kind: str, accum
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_record_holds_no_value_of_a_refused_step(tmp_path: Path, kind: str) -> None:
     fault = (kind, math.nan, [1, 4])
-    prepared(OPTIMIZERS[0], Skip(), STEPS, fault).fit(data(), tmp_path)
+    prepared(ADAM, Skip(), STEPS, fault).fit(data(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = {line["step"] for line in lines if "train/loss" in line}
     assert losses == {1, 3, 4, 6}
@@ -242,7 +243,7 @@ def test_a_spike_is_refused_once_the_window_is_full(at: int, guard: Path, optimi
 @pytest.mark.parametrize("kind", ["input", "batch norm"])
 def test_a_finite_input_that_overflows_a_buffer_is_refused(kind: str) -> None:
     """BatchNorm divides by the overflowed variance: output, loss and gradient all stay finite."""
-    trainer = prepared(OPTIMIZERS[0], Skip(), 3, (kind, 1e20, [2]))
+    trainer = prepared(ADAM, Skip(), 3, (kind, 1e20, [2]))
     trainer.fit(data())
     assert trainer.guard.skipped == 1
-    assert same(state(trainer), untouched(OPTIMIZERS[0], 2))
+    assert same(state(trainer), untouched(ADAM, 2))

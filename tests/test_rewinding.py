@@ -12,9 +12,11 @@ import pytest
 import torch
 from conftest import ROOT
 from test_faults_in_training import (
+    ADAM,
     KINDS,
     OPTIMIZERS,
     REFUSING,
+    SGD,
     build_guard,
     data,
     numbers,
@@ -62,7 +64,7 @@ def corrupting(net: nn.Module, factor: float, at: int = BAD) -> Corrupting:
 
 
 def trained(
-    guard: Path, factor: float, at: int = BAD, optimizer: Path = OPTIMIZERS[0], **changes: Any
+    guard: Path, factor: float, at: int = BAD, optimizer: Path = ADAM, **changes: Any
 ) -> tuple[Trainer, dict[str, Any]]:
     """A run whose weights are corrupted in the middle."""
     net = plain()
@@ -83,7 +85,7 @@ def test_many_bad_steps_end_the_run_as_diverged_with_finite_checkpoints(
 ) -> None:
     fault = (kind, value, range(12, 1000))
     saves = Checkpoints(every_steps=5, every_seconds=None, keep=100)
-    trainer = prepared(OPTIMIZERS[0], build_guard(guard), 60, fault, checkpoints=saves)
+    trainer = prepared(ADAM, build_guard(guard), 60, fault, checkpoints=saves)
     summary = trainer.fit(data(), tmp_path)
     times = 1 + summary["guard"]["rewound"]
     refused = build_guard(guard).max_consecutive + 1  # type: ignore[attr-defined]
@@ -96,7 +98,7 @@ def test_many_bad_steps_end_the_run_as_diverged_with_finite_checkpoints(
         saved = checkpoint.load(path)
         assert all(map(math.isfinite, numbers([saved["model"], saved["optimizer"]["state"]])))
     if times == 1:  # it did not go back
-        before = prepared(OPTIMIZERS[0], build_guard(guard), 12)
+        before = prepared(ADAM, build_guard(guard), 12)
         before.fit(data())
         assert same(state(trainer), state(before))
 
@@ -123,9 +125,9 @@ def test_rewind_mends_finite_but_absurd_weights_whenever_it_happens(at: int) -> 
 
 def test_going_back_restores_the_older_snapshot_bit_for_bit() -> None:
     net = plain()
-    trainer = prepared(OPTIMIZERS[0], build_guard(REWIND, every=EVERY), GONE_BACK, net=net)
+    trainer = prepared(ADAM, build_guard(REWIND, every=EVERY), GONE_BACK, net=net)
     trainer.fit(corrupting(net, 1e30))
-    until = prepared(OPTIMIZERS[0], build_guard(REWIND), 40, net=plain())
+    until = prepared(ADAM, build_guard(REWIND), 40, net=plain())
     until.fit(data(24, size=8))
     assert trainer.step == GONE_BACK
     assert trainer.guard.rewound == 1
@@ -143,7 +145,7 @@ def test_the_rate_that_is_recorded_is_the_schedule_s_and_the_backoff_ends() -> N
 def test_a_fault_that_stays_ends_the_run_after_the_last_rewind() -> None:
     guard = build_guard(REWIND, every=EVERY, max_rewinds=2)
     fault = ("loss", math.nan, range(BAD, 1000))
-    trainer = prepared(OPTIMIZERS[0], guard, STEPS, fault)
+    trainer = prepared(ADAM, guard, STEPS, fault)
     summary = trainer.fit(data(24, size=8))
     assert summary["status"] == "diverged"
     assert summary["steps"] == BAD + 15  # five to each rewind, five to the end
@@ -200,7 +202,7 @@ def test_rewind_mends_with_any_cadence_of_snapshots(every: int) -> None:
 @pytest.mark.parametrize("guard", REFUSING, ids=lambda path: path.stem)
 def test_a_diverged_run_leaves_a_finite_checkpoint_at_any_cadence(tmp_path: Path, guard: Path) -> None:
     fault = ("loss", math.nan, range(12, 1000))
-    prepared(OPTIMIZERS[0], build_guard(guard), 200, fault).fit(data(), tmp_path)
+    prepared(ADAM, build_guard(guard), 200, fault).fit(data(), tmp_path)
     (path,) = checkpoint.newest_first(tmp_path / "checkpoints")
     assert all(map(math.isfinite, numbers(checkpoint.load(path)["model"])))
 
@@ -209,7 +211,7 @@ def test_weights_that_overflowed_do_not_replace_a_good_checkpoint(tmp_path: Path
     saves = Checkpoints(every_steps=1, every_seconds=None, keep=2)
     fault = ("one gradient", 3e38, [1])
     guard = build_guard(SKIP)
-    trainer = prepared(OPTIMIZERS[-1], guard, 60, fault, net=plain(), checkpoints=saves)
+    trainer = prepared(SGD, guard, 60, fault, net=plain(), checkpoints=saves)
     trainer.optimizer.param_groups[0]["lr"] = 5.0
     assert trainer.fit(data(), tmp_path)["status"] == "diverged"
     assert not all(map(math.isfinite, numbers(trainer.model.state_dict())))
@@ -224,3 +226,9 @@ def test_going_back_can_empty_the_optimizers_state() -> None:
         assert (summary["status"], summary["guard"]["rewound"]) == ("completed", 1)
         taken[reset] = max(int(state["step"]) for state in trainer.optimizer.state.values())
     assert taken[True] < taken[False]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda path: path.stem)
+def test_every_optimizer_goes_on_from_an_empty_state(optimizer: Path) -> None:
+    _, summary = trained(REWIND, 1e30, optimizer=optimizer, reset_momentum=True)
+    assert (summary["status"], summary["guard"]["rewound"]) == ("completed", 1)

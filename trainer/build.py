@@ -20,7 +20,7 @@ from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
 from trainer.export import Export
 from trainer.loop import Trainer
-from trainer.optimizers import check_settings
+from trainer.optimizers import check_settings, parameter_groups
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.resume import differing_keys
@@ -112,14 +112,17 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     part("init", model)
     with part.naming("optimizer"):
         check_settings(config.optimizer)
-    optimizer = part("optimizer", [*model.parameters(), *getattr(loss, "parameters", list)()])
+    weight_decay = config.optimizer.get("weight_decay", 0)
+    parameters = parameter_groups((model, loss), weight_decay, config.get("decay", "matrices"))
+    optimizer = part("optimizer", parameters, optional={"model": model})
     with part.naming("trainer"):
         limits = config.trainer
         accumulate = checks.whole("accumulate", limits.accumulate, at_least=1)
         horizon = Horizon.of(data.batches_per_epoch, accumulate, limits.max_epochs, limits.max_steps)
     schedule = part("scheduler", optimizer, optional={"horizon": horizon})
     with part.naming("scheduler"):
-        check_tag("monitor", getattr(schedule, "monitor", None), data)
+        for tag in getattr(schedule, "monitors", ()):
+            check_tag("monitor", tag, data)
     trainer = part(
         "trainer",
         model,

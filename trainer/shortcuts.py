@@ -53,7 +53,7 @@ class FusedAdam:
         self.optimizer = optimizer
         self.kernel = _kernel(optimizer)
         self.gathered: list[Gathered] = []
-        self.count = 0
+        self.steps: list[Tensor] = []
 
     def step(self, gradients: list[Tensor], scale: Tensor | None) -> bool:
         """Updates all parameters with the gradients divided by ``scale``, if this can be done here.
@@ -70,10 +70,10 @@ class FusedAdam:
             return False
         rest = iter(gradients)
         with torch.no_grad():
+            # A tensor, not 1: each of the CPU's scalar additions would make one of its own.
+            torch._foreach_add_(self.steps, _ONE, alpha=1.0)
             for group in self.gathered:
                 settings = group.settings
-                # A tensor, not 1: each of the CPU's scalar additions would make one of its own.
-                torch._foreach_add_(group.steps, _ONE, alpha=1.0)
                 self.kernel(
                     group.parameters,
                     list(islice(rest, len(group.parameters))),
@@ -102,8 +102,8 @@ class FusedAdam:
             return False
         if not self.gathered or self.gathered[0].averages[0] is not average:
             self.gathered = [self._group(settings) for settings in self.optimizer.param_groups]
-            self.count = sum(len(group.parameters) for group in self.gathered)
-        return count == self.count
+            self.steps = [step for group in self.gathered for step in group.steps]
+        return count == len(self.steps)
 
     def _group(self, settings: dict[str, Any]) -> Gathered:
         states = [self.optimizer.state[parameter] for parameter in settings["params"]]

@@ -1,9 +1,4 @@
-"""Learning-rate schedules: thin factories over `torch.optim.lr_scheduler`.
-
-Each factory takes the optimizer and the `Horizon` of the run (how many steps and epochs there will
-be) and returns a `Schedule`: a stock torch scheduler plus when it moves, once a step or once an epoch.
-Formulas: α₀ is ``optimizer.lr``, t counts intervals from 0.
-"""
+"""How long a run is, and a torch scheduler with the moments at which it moves."""
 
 from __future__ import annotations
 
@@ -14,14 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    ExponentialLR,
-    LRScheduler,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau
 
 from trainer import checks
 
@@ -65,6 +53,12 @@ class Horizon:
         """The number of intervals in the run."""
         return self.steps if interval == "step" else self.epochs
 
+    def part(self, first: int, last: int) -> Self:
+        """The horizon of the steps from ``first`` up to ``last``, without that; of an epoch that is cut,
+        each part counts its own."""
+        epochs = (last - 1) // self.per_epoch - first // self.per_epoch + 1
+        return type(self)(last - first, epochs, self.per_epoch)
+
 
 class Schedule:
     """A torch scheduler and when it moves.
@@ -84,11 +78,17 @@ class Schedule:
     ) -> None:
         self.interval = checks.choice("interval", interval, INTERVALS)
         self.scheduler = scheduler
+        self.optimizer = scheduler.optimizer
         plateau = isinstance(scheduler, ReduceLROnPlateau)
         self.monitor = monitor or ("val/loss" if plateau else None)
         # Time passes for the schedule in a refused step too; torch would warn that the optimizer has
         # not stepped yet when the very first step is the refused one.
         scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    @property
+    def monitors(self) -> list[str]:
+        """The recorded tags that it reads."""
+        return [] if self.monitor is None else [self.monitor]
 
     @classmethod
     def constant(cls, optimizer: Optimizer) -> Self:
@@ -116,10 +116,9 @@ class Schedule:
     @contextmanager
     def unmoved(self) -> Iterator[None]:
         """Keeps the learning rates where the schedule has brought them, whatever is restored inside."""
-        rates = [group["lr"] for group in self.scheduler.optimizer.param_groups]
+        settings = moved_settings(self.optimizer)
         yield
-        for group, rate in zip(self.scheduler.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        restore_settings(self.optimizer, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """The torch scheduler's own state."""
@@ -130,88 +129,22 @@ class Schedule:
         self.scheduler.load_state_dict(state)
 
 
-def constant(optimizer: Optimizer, horizon: Horizon) -> Schedule:
-    """α_t = α₀."""
-    return Schedule.constant(optimizer)
+# What torch's schedulers write into an optimizer's groups: one-cycle moves the momentum too, and reads
+# its bounds from there.
+MOVED = (
+    *("lr", "initial_lr", "max_lr", "min_lr"),
+    *("momentum", "betas", "max_momentum", "base_momentum"),
+)
 
 
-def step(
-    optimizer: Optimizer,
-    horizon: Horizon,
-    step_size: int = 10,
-    gamma: float = 0.5,
-    interval: str = "epoch",
-) -> Schedule:
-    """α_t = α₀ · gamma^⌊t / step_size⌋.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        step_size: intervals between two drops, >= 1.
-        gamma: factor of one drop, > 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    size = checks.whole("step_size", step_size, at_least=1)
-    return Schedule(StepLR(optimizer, size, checks.number("gamma", gamma, above=0)), interval)
+def moved_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The settings of every group that a schedule may move, as they are now."""
+    return [{key: group[key] for key in MOVED if key in group} for group in optimizer.param_groups]
 
 
-def exponential(
-    optimizer: Optimizer, horizon: Horizon, gamma: float = 0.95, interval: str = "epoch"
-) -> Schedule:
-    """α_t = α₀ · gamma^t.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        gamma: factor per interval, > 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    factor = checks.number("gamma", gamma, above=0)
-    return Schedule(ExponentialLR(optimizer, factor), interval)
-
-
-def cosine(
-    optimizer: Optimizer, horizon: Horizon, min_lr: float = 0.0, interval: str = "step"
-) -> Schedule:
-    """α_t = α_min + (α₀ − α_min) · (1 + cos(π t / T)) / 2, T the whole run (arXiv 1608.03983).
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run; its number of intervals is T.
-        min_lr: α_min, in units of the learning rate, >= 0.
-        interval: what t counts, "step" or "epoch".
-    """
-    floor = checks.number("min_lr", min_lr, at_least=0)
-    steps = horizon.count(checks.choice("interval", interval, INTERVALS))
-    return Schedule(CosineAnnealingLR(optimizer, steps, floor), interval)
-
-
-def plateau(
-    optimizer: Optimizer,
-    horizon: Horizon,
-    monitor: str = "val/loss",
-    mode: str = "min",
-    factor: float = 0.5,
-    patience: int = 10,
-    min_lr: float = 0.0,
-) -> Schedule:
-    """α ← α · factor once ``monitor`` has not improved for more than ``patience`` epochs.
-
-    Args:
-        optimizer: whose learning rate is scheduled.
-        horizon: length of the run.
-        monitor: recorded tag, read at the end of every epoch.
-        mode: "min" if smaller is better, "max" if larger is.
-        factor: of one drop, in (0, 1).
-        patience: epochs without improvement that are let pass.
-        min_lr: the learning rate is not lowered beyond it, >= 0.
-    """
-    scheduler = ReduceLROnPlateau(
-        optimizer,
-        mode=checks.choice("mode", mode, ("min", "max")),  # type: ignore[arg-type]
-        factor=checks.number("factor", factor, above=0, below=1),
-        patience=checks.whole("patience", patience),
-        min_lr=checks.number("min_lr", min_lr, at_least=0),
-        threshold=0.0,
-    )
-    return Schedule(scheduler, "epoch", monitor)
+def restore_settings(optimizer: Optimizer, settings: list[dict[str, Any]]) -> None:
+    """Puts them back; one that was not there then is removed."""
+    for group, earlier in zip(optimizer.param_groups, settings, strict=True):
+        for key in MOVED:
+            group.pop(key, None)
+        group.update(earlier)
