@@ -120,6 +120,7 @@ class Trainer:
             self.forward, self.loss, self.parameters, self.precision, gradient_shares
         )
         self.epoch = self.batch = self.step = 0
+        self.log_due = False
         self.ending: Ending | None = None
 
     def fit(self, data: Data, folder: Path | None = None, views: Sequence[View] = ()) -> dict[str, Any]:
