@@ -101,6 +101,8 @@ class Trainer:
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.clip: Clip = clip or NoClip()
+        if hasattr(self.clip, "bind"):
+            self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
         schedule = Schedule(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
         self.schedule = schedule or Schedule.constant(optimizer)
@@ -169,8 +171,7 @@ class Trainer:
         loss, terms = self._forward_backward(batches)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = self.transaction.with_buffers(total_norm(gradients, self.clip.norm_type))
-        refused = bool(self.guard.judge(loss, norm))  # on CUDA this waits for the device
-        if refused:
+        if refused := bool(self.guard.judge(loss, norm)):  # on CUDA this waits for the device
             clipped = Clipped()
             self.transaction.roll_back()
         else:
@@ -217,8 +218,7 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
         if signals.received and not self.ending:
             self.ending = Ending.by_signal(signals.received)
-        every = self.guard.snapshot_every
-        if every and self.step % every == 0 and not self.guard.consecutive:
+        if (every := self.guard.snapshot_every) and not (self.step % every or self.guard.consecutive):
             self.snapshots.take()
         if not self.ending and self.checkpoints.due(self.step):
             self._save()

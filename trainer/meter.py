@@ -25,7 +25,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.terms: tuple[str, ...] | None = None
-        self.threshold: float | None = None
+        self.threshold: Tensor | float | None = None
         self.pending: list[Tensor | float] = []
         self.refused: list[bool] = []
         self.settled: list[list[float]] = []
@@ -53,7 +53,7 @@ class Meter:
                 f"a loss must return the same terms in every step, got {list(terms)} after "
                 f"{list(self.terms)}"
             )
-        self.threshold = clip.threshold or self.threshold
+        self.threshold = self.threshold if clip.threshold is None else clip.threshold
 
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
@@ -62,6 +62,8 @@ class Meter:
         """
         if not self.refused:
             return np.empty((0, 4))
+        if isinstance(self.threshold, Tensor):
+            self.threshold = self.threshold.item()
         flat = _read(self.pending)
         columns = np.array(flat).reshape(len(self.refused), 3 + len(self.terms or ()))
         rows = np.column_stack([self.refused, columns])
@@ -82,7 +84,7 @@ class Meter:
         values |= {"grad/norm": before, "grad/norm_max": float(rows[:, 2].max())}
         values |= {"grad/norm_clipped": after, "grad/clipped": float(clipped(rows).mean())}
         if self.threshold is not None:
-            values["grad/threshold"] = self.threshold
+            values["grad/threshold"] = float(self.threshold)
         return values
 
     def state_dict(self) -> dict[str, Any]:

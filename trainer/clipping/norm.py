@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped, Stateless
-from trainer.clipping.norms import known_to_host
+from trainer.clipping.norms import SLACK, known_to_host
 
 
 class ClipByNorm(Stateless):
@@ -46,7 +46,7 @@ class ClipByNorm(Stateless):
         return rescaled(norm, self.threshold(norm))
 
 
-def rescaled(norm: Tensor, threshold: float) -> Clipped:
+def rescaled(norm: Tensor, threshold: Tensor | float) -> Clipped:
     """The norm family's one formula: the coefficient that brings ``norm`` down to ``threshold``.
 
     At or under the threshold nothing is multiplied, so that an untouched gradient stays bit for bit;
@@ -57,12 +57,24 @@ def rescaled(norm: Tensor, threshold: float) -> Clipped:
         threshold: c, a number that broadcasts against the norm.
     """
     if known_to_host(norm):  # six kernels on a scalar cost more than clipping a small model
-        value = norm.item()
-        if not threshold < value < math.inf:
-            return Clipped(threshold=threshold)
-        return Clipped(threshold / (value + 1e-6), threshold=threshold)
-    bound = (norm > threshold) & (norm < math.inf)
-    return Clipped(torch.where(bound, threshold / (norm + 1e-6), 1.0), threshold=threshold)
+        value, limit = norm.item(), float(threshold)
+        if not limit * SLACK < value < math.inf:
+            return Clipped(threshold=limit)
+        return Clipped(limit / (value + 1e-6), threshold=limit)
+    return Clipped(shrink(norm, threshold), threshold=threshold)
+
+
+def shrink(norms: Tensor, limits: Tensor | float, margin: float = 1e-6) -> Tensor:
+    """The coefficient that brings each norm down to its limit; 1 for those within it or not finite.
+
+    Args:
+        norms: any shape.
+        limits: numbers that broadcast against the norms; inf for none.
+        margin: what is added to a norm before dividing by it.
+    """
+    wide = norms.double()  # as the host counts, so that a member of K is clipped as it is alone
+    beyond = (wide > limits * SLACK) & (wide < math.inf)
+    return torch.where(beyond, limits / (wide + margin), 1.0).to(norms.dtype)
 
 
 def _norm_type(value: Any) -> float:
