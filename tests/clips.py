@@ -70,6 +70,13 @@ def _normal(seed: int) -> list[Tensor]:
     return values
 
 
+def loose(scale: float = 1.0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Gradients of no net: a matrix, a vector, a scalar and a kernel."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(5, 3), (5,), (), (2, 5, 1, 1)]
+    return [scale * torch.randn(s, generator=generator, dtype=dtype) for s in shapes]
+
+
 def found(net: nn.Module) -> list[Tensor]:
     """The gradients there are."""
     return [parameter.grad for parameter in net.parameters() if parameter.grad is not None]

@@ -21,11 +21,11 @@ class AdaGC:
 
     hᵢ = min(1, λ·γᵢ/‖gᵢ‖₂), gᵢ ← hᵢ·gᵢ, γᵢ ← βγᵢ + (1−β)·hᵢ‖gᵢ‖₂ (Wang et al. 2025, arXiv 2502.11034).
     In the first ``warmup`` steps in which a tensor has a gradient it is clipped with all others, by the
-    global norm: hᵢ = min(1, c/‖g‖₂).
+    global norm, hᵢ = min(1, c/‖g‖₂), and γᵢ is the mean of hᵢ‖gᵢ‖₂ so far.
 
     A gradient of 0 leaves γᵢ as it is, and γᵢ is at least ε: a threshold of 0 would be the last, and one
-    near 0 grows by a thousandth a step. The paper's warm-up takes γᵢ as the least norm so far, which one
-    such gradient decides; here it is the moving average from the first norm on.
+    near 0 grows by a thousandth a step. For that reason γᵢ starts as a mean and not, as in the paper, as
+    the least norm of the warm-up.
 
     Keeps the direction of each tensor, not that of all together. Needs `bind`.
 
@@ -81,7 +81,8 @@ class AdaGC:
         coefficients = shrink(norms, torch.where(norm.isfinite(), limits, math.inf), margin=0.0)
         after = norms * coefficients
         known = informative(norms) & norm.isfinite()
-        moved = torch.where(steps == 0, after, self.beta * mine + (1 - self.beta) * after)
+        share = torch.where(steps < self.warmup, 1 / (steps + 1).double(), 1 - self.beta)
+        moved = mine + share * (after - mine)
         self.average = average.index_put((here,), torch.where(known, moved.clamp(min=self.eps), mine))
         self.seen = seen.index_put((here,), steps + known)
         rescale_each(gradients, coefficients)

@@ -129,7 +129,7 @@ class AGC(Stateless):
         self.units = find_units(model, self.axes)
         self.alone = set(head(model)) if self.skip_head else set()
         if self.alone.issuperset(self.parameters):
-            raise ValueError("skip_head leaves nothing to clip in this model; use skip_head=false")
+            raise ValueError("clip=agc finds nothing to clip but the head; use clip.skip_head=false")
         self.places = None
 
     @torch.no_grad()

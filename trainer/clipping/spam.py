@@ -29,8 +29,8 @@ class SPAM:
     Needs `bind`, and an optimizer with Adam's moments.
 
     Args:
-        theta: θ, how many times v the square of an entry may be; > 1. 5000 is 70 times the root mean
-            square of the entry's past, and √5 times a single one under β₂ = 0.999.
+        theta: θ, how many times v the square of an entry may be; > 1/(1 − β₂). 5000 is 70 times the
+            root mean square of the entry's past, and √5 times a single one under β₂ = 0.999.
         every: ΔT, steps between two restarts of the moments, >= 1.
         warmup: N, steps that the learning rate then takes to rise, 0 <= N < ΔT.
         max_value: bound of an entry that has had no gradient yet, in units of a gradient entry; > 0.
@@ -56,12 +56,18 @@ class SPAM:
         """Takes note of the parameters and of Adam's moments, which it goes by.
 
         Raises:
-            ValueError: if it keeps none.
+            ValueError: if it keeps none, or ``theta`` is too small for its β₂.
         """
         if not isinstance(optimizer, Adam):  # AdamW is one
             raise ValueError(
                 f"clip=spam needs the moments of Adam or AdamW, got {type(optimizer).__name__}; "
                 "use optimizer=adamw, or another clip"
+            )
+        least = max(1 / (1 - group["betas"][1]) for group in optimizer.param_groups)
+        if self.theta <= least:
+            raise ValueError(
+                f"clip.theta must be > 1/(1 − β₂) = {least:g}, got {self.theta:g}; below it a second "
+                "gradient equal to the first is clipped"
             )
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.optimizer = optimizer

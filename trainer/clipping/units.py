@@ -61,7 +61,7 @@ def find_units(model: nn.Module, axes: Mapping[str, int | Sequence[int]]) -> dic
     for end, chosen in axes.items():
         matching = [p for name, p in named.items() if f".{name}".endswith(f".{end}")]
         if not matching:
-            raise ValueError(f"axes must name parameters of the model by their end, got {end!r}")
+            raise ValueError(f"clip.axes must name parameters of the model by their end, got {end!r}")
         units |= {p: _numbered_by([chosen] if isinstance(chosen, int) else chosen, p) for p in matching}
     return units
 
@@ -91,5 +91,5 @@ def _units(module: nn.Module, parameter: Tensor) -> Units:
 def _numbered_by(chosen: Sequence[int], parameter: Tensor) -> Units:
     summed = tuple(axis for axis in range(parameter.dim()) if axis not in chosen)
     if not summed or len(summed) + len(chosen) != parameter.dim():
-        raise ValueError(f"axes must be some of {parameter.dim()} axes of a parameter, got {chosen!r}")
+        raise ValueError(f"clip.axes must be some of a parameter's {parameter.dim()}, got {chosen!r}")
     return Units(1, summed)
