@@ -181,6 +181,19 @@ class TestEveryRun:
         assert same(list(net.parameters()), list(other.parameters()))
         assert same(tensors(first.state_dict()), tensors(second.state_dict()))
 
+    def test_no_step_waits_for_the_device(self, path: Path) -> None:
+        # A tensor on "meta" has no values: whoever asks for one fails here, and waits on a GPU.
+        mode, net = build(path), Net().to("meta")
+        optimizer = torch.optim.Adam(net.parameters())
+        if hasattr(mode, "bind"):
+            mode.bind(net, optimizer)
+        for _ in range(2):
+            for parameter in net.parameters():
+                parameter.grad = torch.ones_like(parameter)
+                optimizer.state[parameter] = {"exp_avg_sq": torch.ones_like(parameter)}
+            clip(mode, found(net))
+        assert all(tensor.is_meta for tensor in tensors(mode.state_dict()))
+
     def test_a_state_that_was_taken_does_not_move_on(self, path: Path) -> None:
         mode, net, optimizer = bound(build(path))
         train(mode, net, optimizer, [0.04] * 3)

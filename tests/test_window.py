@@ -11,27 +11,33 @@ import torch
 from trainer.clipping.window import NormWindow
 
 
-def filled(norms: list[float], size: int = 8) -> NormWindow:
+def filled(norms: list[float], size: int = 8, on_host: bool = True) -> NormWindow:
     window = NormWindow(size)
     for norm in norms:
-        window.add(torch.tensor(norm, dtype=torch.float64))
+        value = norm if on_host else torch.tensor(norm, dtype=torch.float64)
+        window.to(value)
+        window.add(value)
     return window
 
 
+@pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 30])
 @pytest.mark.parametrize("percent", [1, 10, 50, 99.9, 100])
-def test_a_quantile_is_numpys_over_the_latest(count: int, percent: float) -> None:
+def test_a_quantile_is_numpys_over_the_latest(count: int, percent: float, on_host: bool) -> None:
     norms = np.random.default_rng(0).uniform(0.1, 2, count)
     expected = np.percentile(norms[-8:], percent)
-    assert filled(norms.tolist()).quantile(percent / 100).item() == pytest.approx(expected, rel=1e-14)
+    found = filled(norms.tolist(), on_host=on_host).quantile(percent / 100)
+    assert float(found) == pytest.approx(expected, rel=1e-14)
 
 
 def test_before_the_first_norm_there_is_no_limit() -> None:
-    assert NormWindow(4).quantile(0.1).item() == math.inf
+    assert NormWindow(4).quantile(0.1) == math.inf
+    assert float(filled([math.nan], on_host=False).quantile(0.1)) == math.inf
 
 
-def test_what_says_nothing_does_not_enter() -> None:
-    window = filled([1.0, math.nan, math.inf, 0.0, 1e200, 3.0])
+@pytest.mark.parametrize("on_host", [True, False])
+def test_what_says_nothing_does_not_enter(on_host: bool) -> None:
+    window = filled([1.0, math.nan, math.inf, 0.0, 1e200, 3.0], on_host=on_host)
     assert window.count == 2
     assert window.norms.tolist() == [1.0, 3.0] + [0.0] * 6
 
@@ -42,11 +48,13 @@ def test_members_that_have_seen_different_numbers_have_their_own_quantiles() -> 
     norms[:, 2] = math.nan
     together = NormWindow(8)
     for step in norms:
+        together.to(step)
         together.add(step)
+    quantiles = together.quantile(0.3)
     for member in range(3):
         alone = filled(norms[:, member].tolist())
-        assert torch.equal(together.quantile(0.3)[member], alone.quantile(0.3))
-        assert together.count[member] == alone.count
+        assert quantiles[member] == alone.quantile(0.3)  # type: ignore[index]
+        assert together.count[member] == alone.count  # type: ignore[index]
 
 
 def test_a_state_of_another_size_is_refused() -> None:

@@ -58,6 +58,8 @@ class AdaGC:
         self.parameters: list[nn.Parameter] = []
         self.average = torch.zeros(0, dtype=torch.float64)
         self.seen = torch.zeros(0, dtype=torch.int64)
+        self.places: list[int] = []
+        self.here = torch.zeros(0, dtype=torch.int64)
 
     def bind(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Takes note of the parameters, whose places the averages go by, and starts anew."""
@@ -73,7 +75,10 @@ class AdaGC:
         """
         norms = tensor_norms(gradients).double()
         average, seen = self.average.to(norm.device), self.seen.to(norm.device)
-        here = torch.tensor(present(self.parameters, len(gradients)), device=norm.device)
+        places = present(self.parameters, len(gradients))
+        if places != self.places or self.here.device != norm.device:  # a copy to a GPU would wait for it
+            self.places, self.here = places, torch.tensor(places, device=norm.device)
+        here = self.here
         mine, steps = average[here], seen[here]
         limits = torch.where(
             steps < self.warmup, norms * shrink(norm, self.max_norm), self.factor * mine

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped
 from trainer.clipping.norm import rescaled
+from trainer.clipping.numbers import Number, number, where
 from trainer.clipping.window import NormWindow
 
 
@@ -44,16 +44,16 @@ class AutoClip:
         self.past = NormWindow(checks.whole("window", window, at_least=self.warmup))
         self.max_norm = checks.number("max_norm", max_norm, above=0, remedy=REMEDY)
 
-    def threshold(self, norm: Tensor) -> Tensor:
-        """c for the step to come, whatever its norm: shape () or (K,)."""
-        self.past.to(norm.device)
+    def threshold(self, norm: Tensor) -> Number:
+        """c for the step to come, whatever its norm."""
+        self.past.to(number(norm))
         learned = self.past.quantile(self.percentile / 100)
-        return torch.where(self.past.count < self.warmup, self.max_norm, learned)
+        return where(self.past.count < self.warmup, self.max_norm, learned)
 
     def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Returns the coefficient still to be applied, and remembers the norm as it was before."""
         threshold = self.threshold(norm)
-        self.past.add(norm)
+        self.past.add(number(norm))
         return rescaled(norm, threshold)
 
     def state_dict(self) -> dict[str, Any]:

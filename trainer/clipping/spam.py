@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,29 +80,27 @@ class SPAM:
             ValueError: if it is not bound to the parameters of these gradients.
         """
         places = present(self.parameters, len(gradients))
-        bounds = self._bounds(gradients, [self.parameters[place] for place in places], norm)
-        torch._foreach_clamp_max_(gradients, bounds)
-        torch._foreach_neg_(bounds)
-        torch._foreach_clamp_min_(gradients, bounds)
+        squares = []
+        for gradient, place in zip(gradients, places, strict=True):
+            square = self.optimizer.state[self.parameters[place]].get("exp_avg_sq")
+            squares.append(torch.zeros_like(gradient) if square is None else square)
+        limit = torch.where(norm.isfinite(), self.max_value, math.inf)
+        for portion in _portions(gradients):
+            self._clamp(gradients[portion], squares[portion], limit)
         self.steps += 1
         return Clipped(norm=total_norm(gradients), lr_factor=self._restart())
 
-    def _bounds(
-        self, gradients: list[Tensor], parameters: list[nn.Parameter], norm: Tensor
-    ) -> list[Tensor]:
-        """√(θv) of each entry, ``max_value`` where v is 0, inf if the norm is not finite."""
-        squares = []
-        for gradient, parameter in zip(gradients, parameters, strict=True):
-            square = self.optimizer.state[parameter].get("exp_avg_sq")  # none before its first step
-            squares.append(torch.zeros_like(gradient) if square is None else square)
+    def _clamp(self, gradients: list[Tensor], squares: list[Tensor], limit: Tensor) -> None:
+        """To √(θv) where v > 0, to the limit where it is 0; to inf everywhere if the limit is."""
         bounds: list[Tensor] = list(torch._foreach_mul(squares, self.theta))
         torch._foreach_sqrt_(bounds)
-        unseen = list(torch._foreach_sign(squares))  # 1 where v > 0
+        unseen = list(torch._foreach_sign(squares))  # 1 where v > 0, which takes the limit away again
         torch._foreach_mul_(unseen, -self.max_value)
-        torch._foreach_add_(unseen, self.max_value)
+        torch._foreach_add_(unseen, [limit.to(square.dtype) for square in squares])
         torch._foreach_add_(bounds, unseen)
-        torch._foreach_add_(bounds, torch.where(norm.isfinite(), 0.0, math.inf).to(bounds[0].dtype))
-        return bounds
+        torch._foreach_clamp_max_(gradients, bounds)
+        torch._foreach_neg_(bounds)
+        torch._foreach_clamp_min_(gradients, bounds)
 
     def _restart(self) -> float:
         """Sets the moments back if a period ends with this step; the factor of its learning rate."""
@@ -121,3 +120,14 @@ class SPAM:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores it."""
         self.steps = state["steps"]
+
+
+def _portions(tensors: list[Tensor], entries: int = 2**20) -> Iterator[slice]:
+    """Of about so many entries: bounds for all at once would cost twice the memory of the model, and
+    the CPU twice the time."""
+    start = total = 0
+    for end, tensor in enumerate(tensors, 1):
+        total += tensor.numel()
+        if total >= entries or end == len(tensors):
+            yield slice(start, end)
+            start, total = end, 0

@@ -29,9 +29,8 @@ class ClipByValue(Stateless):
 
     def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Clamps in place and measures the norm again."""
-        largest = total_norm(gradients, math.inf)
         # Infinite bounds leave a non-finite gradient as it is, without asking the device first.
-        limit = torch.where(torch.isfinite(largest), self.clip_value, math.inf)
+        limit = torch.where(norm.isfinite(), self.clip_value, math.inf)
         limits = [limit.to(g.dtype) for g in gradients]
         torch._foreach_clamp_max_(gradients, limits)
         torch._foreach_clamp_min_(gradients, [-limit for limit in limits])

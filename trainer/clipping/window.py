@@ -1,12 +1,15 @@
-"""The latest gradient norms, as tensors, for the modes that learn their threshold."""
+"""The latest gradient norms, for the modes that learn their threshold."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from trainer.clipping.numbers import Number
 
 LARGEST = 1e150  # the square of a norm beyond it is no float64
 
@@ -24,38 +27,54 @@ class NormWindow:
     def __init__(self, size: int) -> None:
         self.size = size
         self.norms = torch.zeros(size, dtype=torch.float64)
-        self.count = torch.zeros((), dtype=torch.int64)
+        self.count: Tensor | int = 0
 
-    def to(self, device: torch.device) -> None:
-        """Moves it to where the norms are."""
-        self.norms, self.count = self.norms.to(device), self.count.to(device)
+    def to(self, norm: Number) -> None:
+        """Brings it to where the norm is that comes next, and into its form."""
+        if isinstance(norm, Tensor):
+            self.norms = self.norms.to(norm.device)
+            self.count = torch.as_tensor(self.count, device=norm.device)
+        else:
+            self.count = int(self.count)
 
-    def add(self, norm: Tensor, wanted: Tensor | bool = True) -> None:
-        """Takes a norm of shape () or (K,) into account, for the members it is wanted of."""
-        norms = self.norms if self.norms.dim() > norm.dim() else self.norms[:, None]
-        norms = norms.expand(self.size, *norm.shape)
+    def add(self, norm: Number, wanted: Tensor | bool = True) -> None:
+        """Takes a norm into account, for the members it is wanted of."""
         known = informative(norm) & wanted
-        slot = (self.count % self.size).expand(norm.shape)[None]
-        kept = torch.where(known, norm.double(), norms.gather(0, slot)[0])
-        self.norms = norms.scatter(0, slot, kept[None])  # not in place: a saved state stays as it is
-        self.count = self.count + known
+        if isinstance(norm, Tensor) and isinstance(self.count, Tensor):
+            norms = self.norms if self.norms.dim() > norm.dim() else self.norms[:, None]
+            norms = norms.expand(self.size, *norm.shape)
+            slot = (self.count % self.size).expand(norm.shape)[None]
+            kept = torch.where(torch.as_tensor(known), norm, norms.gather(0, slot)[0])
+            self.norms = norms.scatter(0, slot, kept[None])
+            self.count = self.count + known
+        elif known:
+            self.norms.numpy()[self.count % self.size] = norm
+            self.count += 1
 
-    def quantile(self, q: float) -> Tensor:
+    def quantile(self, q: float) -> Number:
         """The q-quantile of the norms, between two of them by a straight line; inf before the first."""
-        filled = self.count.clamp(max=self.size)
-        ordered = torch.where(self.filled(), self.norms, math.inf).sort(0).values
-        place = q * (filled - 1).clamp(min=0).double()[None]
-        low, high = (ordered.gather(0, end.long())[0] for end in (place.floor(), place.ceil()))
-        return torch.where(low == high, low, low + (high - low) * place.frac()[0])
+        if isinstance(self.count, Tensor):
+            return self._quantiles(q, self.count)
+        known = min(self.count, self.size)
+        if not known:
+            return math.inf
+        place = q * (known - 1)
+        ends = math.floor(place), math.ceil(place)
+        low, high = np.partition(self.norms[:known].numpy(), ends)[list(ends)].tolist()
+        return float(low + (high - low) * (place - ends[0]))
 
-    def filled(self) -> Tensor:
-        """Which places hold a norm, shape (size,) or (size, K)."""
-        places = torch.arange(self.size, device=self.count.device)
-        return places.view(-1, *[1] * (self.norms.dim() - 1)) < self.count
+    def _quantiles(self, q: float, count: Tensor) -> Tensor:
+        places = torch.arange(self.size, device=count.device)
+        filled = places.view(-1, *[1] * (self.norms.dim() - 1)) < count
+        ordered = torch.where(filled, self.norms, math.inf).sort(0).values
+        place = q * (count.clamp(1, self.size) - 1).double()
+        ends = [end.long().expand(ordered.shape[1:])[None] for end in (place.floor(), place.ceil())]
+        low, high = (ordered.gather(0, end)[0] for end in ends)
+        return torch.where(low == high, low, low + (high - low) * place.frac())  # inf − inf is NaN
 
     def state_dict(self) -> dict[str, Any]:
         """The norms and how many there have been."""
-        return {"norms": self.norms, "count": self.count}
+        return {"norms": self.norms.clone(), "count": torch.as_tensor(self.count)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them.
@@ -65,9 +84,9 @@ class NormWindow:
         """
         if len(state["norms"]) != self.size:
             raise ValueError(f"the saved norms must be {self.size}, got {len(state['norms'])}")
-        self.norms, self.count = state["norms"], state["count"]
+        self.norms, self.count = state["norms"].clone(), state["count"]
 
 
-def informative(norm: Tensor) -> Tensor:
+def informative(norm: Number) -> Tensor | bool:
     """Whether a norm tells anything of how long gradients are: it is finite, and not 0."""
     return (norm > 0) & (norm < LARGEST)

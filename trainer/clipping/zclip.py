@@ -10,9 +10,10 @@ from torch import Tensor
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped
 from trainer.clipping.norm import rescaled
-from trainer.clipping.norms import known_to_host
+from trainer.clipping.numbers import Number, beside, larger, number, root, smaller, where
 from trainer.clipping.window import NormWindow, informative
 
+TINY = 1e-100  # σ before there is any
 OUTLIER = 10.0  # times the median: no norm of the warm-up counts for more
 
 
@@ -55,54 +56,56 @@ class ZClip:
         self.max_norm = checks.number("max_norm", max_norm, above=0, remedy=REMEDY)
         self.min_sigma = checks.number("min_sigma", min_sigma, above=0)
         self.first = NormWindow(self.warmup)
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self.variance = torch.zeros((), dtype=torch.float64)
+        self.mean: Number = 0.0
+        self.variance: Number = 0.0
 
-    def threshold(self, norm: Tensor) -> Tensor:
+    def threshold(self, norm: Tensor) -> Number:
         """c for a norm of shape () or (K,); for one that does not stand out, where that would begin."""
-        self._move(norm.device)
-        sigma = torch.maximum(self.variance.sqrt(), self.min_sigma * self.mean)
-        z = (norm.double() - self.mean) / sigma
-        reach = torch.where(z > self.z_threshold, self.z_threshold / z, 1.0)
+        n = number(norm)
+        self._move(n)
+        sigma = larger(root(self.variance), self.min_sigma * self.mean + TINY)
+        z = (n - self.mean) / sigma
+        reach = self.z_threshold / larger(self.z_threshold, z)
         learned = self.mean + self.z_threshold * reach * sigma
-        return torch.where(self._warming_up(), self.max_norm, learned)
+        return where(self.first.count < self.warmup, self.max_norm, learned)
 
     def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Returns the coefficient still to be applied, and takes the norm into account."""
         threshold = self.threshold(norm)
-        self._accept(norm, torch.minimum(norm.double(), threshold))
+        self._accept(number(norm), threshold)
         return rescaled(norm, threshold)
 
-    def _accept(self, norm: Tensor, after: Tensor) -> None:
-        known, warm = informative(norm), self._warming_up()
+    def _accept(self, n: Number, threshold: Number) -> None:
+        known, warm = informative(n), self.first.count < self.warmup
+        after = smaller(threshold, n)
         mean = self.alpha * self.mean + (1 - self.alpha) * after
-        variance = self.alpha * self.variance + (1 - self.alpha) * (after - mean).square()
-        moves = known & ~warm
-        self.mean = torch.where(moves, mean, self.mean)
-        self.variance = torch.where(moves, variance, self.variance)
-        if not known_to_host(norm) or warm:  # without the host the start is computed in every step
-            self.first.add(norm, warm)
+        apart = after - mean
+        variance = self.alpha * self.variance + (1 - self.alpha) * (apart * apart)
+        moves = known & (self.first.count >= self.warmup)
+        self.mean = where(moves, mean, self.mean)
+        self.variance = where(moves, variance, self.variance)
+        if isinstance(n, Tensor) or warm:  # without the host the start is computed in every step
+            self.first.add(n, warm)
             self._start(known & warm & (self.first.count == self.warmup))
 
-    def _start(self, now: Tensor) -> None:
+    def _start(self, now: Tensor | bool) -> None:
         """Sets mean and variance to those of the warm-up, for the members that are now through it."""
-        first = torch.minimum(self.first.norms, OUTLIER * self.first.quantile(0.5))
+        first = self.first.norms.clamp(max=OUTLIER * self.first.quantile(0.5))
         # Running sums, whose order does not depend on how many members there are.
         mean = first.cumsum(0)[-1] / self.warmup
         variance = (first - mean).square().cumsum(0)[-1] / self.warmup
-        self.mean = torch.where(now, mean, self.mean)
-        self.variance = torch.where(now, variance, self.variance)
+        self.mean = where(now, beside(mean, self.mean), self.mean)
+        self.variance = where(now, beside(variance, self.variance), self.variance)
 
-    def _warming_up(self) -> Tensor:
-        return self.first.count < self.warmup
-
-    def _move(self, device: torch.device) -> None:
-        self.mean, self.variance = self.mean.to(device), self.variance.to(device)
-        self.first.to(device)
+    def _move(self, norm: Number) -> None:
+        self.first.to(norm)
+        self.mean, self.variance = beside(self.mean, norm), beside(self.variance, norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Mean, variance and the norms of the warm-up."""
-        return {"mean": self.mean, "variance": self.variance, "first": self.first.state_dict()}
+        numbers = {"mean": self.mean, "variance": self.variance}
+        numbers = {name: torch.as_tensor(n, dtype=torch.float64) for name, n in numbers.items()}
+        return {**numbers, "first": self.first.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
