@@ -109,8 +109,9 @@ def test_the_terms_keep_their_names_and_order() -> None:
         (Clipped(coefficient=torch.tensor(1.0), threshold=9.0), 4.0, 0.0, 9.0),
         (Clipped(norm=torch.tensor(3.0), threshold=0.5), 3.0, 1.0, 0.5),
         (Clipped(norm=torch.tensor(4.0), threshold=5.0), 4.0, 0.0, 5.0),
+        (Clipped(0.5, threshold=torch.tensor(2.0)), 2.0, 1.0, 2.0),
     ],
-    ids=["none", "rescaled", "left alone", "clamped", "clamped nothing"],
+    ids=["none", "rescaled", "left alone", "clamped", "clamped nothing", "learned"],
 )
 def test_what_the_clip_did_is_recorded(
     clip: Clipped, after: float, fraction: float, threshold: float | None

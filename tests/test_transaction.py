@@ -123,6 +123,17 @@ def test_riding_on_the_fused_step_equals_multiplying_first(path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [0.5, torch.tensor(0.5)])
+def test_the_learning_rate_is_multiplied_for_one_step_alone(rate: Any) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    transaction = Transaction([], torch.optim.SGD([weight], rate))
+    for factor in (1.0, 0.5):
+        weight.grad = torch.ones(1)
+        transaction.commit([weight.grad], Clipped(lr_factor=0.25), factor)
+    assert weight.item() == pytest.approx(-0.5 * 0.25 * 1.5)
+    assert transaction.optimizer.param_groups[0]["lr"] == 0.5
+
+
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda p: p.stem)
 def test_float64_parameters_do_not_ride_on_a_float32_scale(path: Path) -> None:
     net = model().double()

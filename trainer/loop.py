@@ -105,6 +105,8 @@ class Trainer:
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.clip: Clip = clip or NoClip()
+        if hasattr(self.clip, "bind"):
+            self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
         schedule = Schedule(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
         self.schedule = schedule or Schedule.constant(optimizer)

@@ -26,7 +26,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.terms: tuple[str, ...] | None = None
-        self.threshold: float | None = None
+        self.threshold: Tensor | float | None = None
         self.pending: list[Tensor | float] = []
         self.steps = 0
         self.settled: list[list[float]] = []
@@ -55,7 +55,7 @@ class Meter:
                 f"a loss must return the same terms in every step, got {list(terms)} after "
                 f"{list(self.terms)}"
             )
-        self.threshold = clip.threshold or self.threshold
+        self.threshold = self.threshold if clip.threshold is None else clip.threshold
 
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
@@ -64,6 +64,8 @@ class Meter:
         """
         if not self.steps:
             return np.empty((0, 4))
+        if isinstance(self.threshold, Tensor):
+            self.threshold = self.threshold.item()
         rows = np.array(_read(self.pending)).reshape(self.steps, 4 + len(self.terms or ()))
         self.pending, self.steps = [], 0
         self.settled += rows.tolist()
@@ -82,7 +84,7 @@ class Meter:
         values |= {"grad/norm": before, "grad/norm_max": float(rows[:, 2].max())}
         values |= {"grad/norm_clipped": after, "grad/clipped": float(clipped(rows).mean())}
         if self.threshold is not None:
-            values["grad/threshold"] = self.threshold
+            values["grad/threshold"] = float(self.threshold)
         return values
 
     def state_dict(self) -> dict[str, Any]:

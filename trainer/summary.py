@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Self
 
-from trainer.clipping import Clip
+from trainer.clipping import Clip, ClipByNorm
 from trainer.guard import Guard
 from trainer.meter import NormHistory
 
@@ -58,7 +58,8 @@ def norm_summary(norms: NormHistory) -> dict[str, float | None]:
 def clip_summary(clip: Clip, norms: NormHistory) -> dict[str, Any]:
     """How often the clip bound, what its threshold was, and what the norms would suggest."""
     fraction = norms.clipped / norms.seen if norms.seen else None
-    max_norm = getattr(clip, "max_norm", None)
+    # That of another mode bounds something else: each tensor, or the first steps.
+    max_norm = clip.max_norm if isinstance(clip, ClipByNorm) else None
     suggested = norms.quantile(0.9)
     return {
         "mode": type(clip).__name__,
@@ -74,7 +75,7 @@ def _verdict(fraction: float | None, max_norm: float | None, suggested: float | 
         return "no step was committed"
     one_in_ten = f"clip.max_norm={suggested:.3g} would bind on one step in ten"
     if max_norm is None:
-        return one_in_ten
+        return f"clip=norm {one_in_ten}"
     if fraction == 0:
         return f"never bound, so it changed nothing; {one_in_ten}"
     if fraction > 0.5:

@@ -58,7 +58,7 @@ class Transaction:
         refused: Tensor | None = None,
     ) -> None:
         """Applies the clip's coefficient and takes the optimizer step, its learning rates multiplied by
-        ``lr_factor`` for this once.
+        ``lr_factor`` and the clip's own for this once.
 
         A fused optimizer divides each gradient by ``grad_scale`` as it reads it, so the coefficient
         costs no pass of its own over the gradients; and it does nothing where ``found_inf`` is 1, so a
@@ -82,12 +82,13 @@ class Transaction:
             scale = torch.as_tensor(1.0 / coefficient, dtype=torch.float32)
         elif coefficient is not None:
             torch._foreach_mul_(gradients, coefficient)
+        lr_factor *= clipped.lr_factor
         if lr_factor == 1:
             self._update(gradients, scale, refused)
             return
         rates = [group["lr"] for group in self.optimizer.param_groups]
         for group in self.optimizer.param_groups:
-            group["lr"] *= lr_factor
+            group["lr"] = group["lr"] * lr_factor  # a rate that is a tensor must not change itself
         self._update(gradients, scale, refused)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
