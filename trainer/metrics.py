@@ -34,8 +34,13 @@ def psnr(predictions: Tensor, targets: Tensor, peak: float = 1.0) -> Tensor:
         targets: (B, …).
         peak: the largest possible value of a target.
     """
-    mse = (predictions - targets).square().flatten(1).mean(1)
+    mse = squared_error(predictions, targets)
     return 10 * torch.log10(peak**2 / mse.clamp_min(1e-10))
+
+
+def squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean of (p − t)² of each sample (B, …), shape (B,)."""
+    return (predictions - targets).square().reshape(len(targets), -1).mean(1)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from trainer import checks
 from trainer.data.noise import with_noise
 from trainer.data.prepare import sha256
 from trainer.data.tensors import NOISE, SAMPLES, TensorData, seeded_generator
-from trainer.metrics import Metric, psnr
+from trainer.metrics import Metric, psnr, squared_error
 
 SIZE = 32  # pixels, of a patch and of the strips that are held out
 EVERY = 5  # one strip in so many is for validation
@@ -23,9 +23,10 @@ def photos(batch_size: int = 32, sigma: float = 0.1, samples: int = 4000, seed: 
     """Noisy and clean patches: clip(y + sigma · n, 0, 1), n ~ N(0, 1), and y, each (B, 3, 32, 32).
 
     Training noise is fresh in every epoch. The patches of either part and the noise of the validation
-    patches are the same for every seed; the metric is ``psnr`` in dB. The parts share no pixel (see
-    `patches`), but they do share their two photographs: this measures denoising, not how it carries
-    over to other pictures.
+    patches are the same for every seed; the metrics are ``psnr`` in dB, averaged over the patches, of
+    which nearly half are plain background and weigh as much as the others, and ``mse``, whose −10·log10
+    is the PSNR of all pixels together. The parts share no pixel (see `patches`), but they do share their
+    two photographs: this measures denoising, not how it carries over to other pictures.
 
     Args:
         batch_size: samples per batch.
@@ -44,7 +45,10 @@ def photos(batch_size: int = 32, sigma: float = 0.1, samples: int = 4000, seed: 
         batch_size=batch_size,
         seed=seed,
         transform=partial(with_noise, sigma=sigma),
-        metrics={"psnr": Metric(psnr, higher_is_better=True)},
+        metrics={
+            "psnr": Metric(psnr, higher_is_better=True),
+            "mse": Metric(squared_error, higher_is_better=False),
+        },
         provenance=provenance | {"noise": f"N(0, {sigma:g}²), cut off at 0 and 1"},
     )
 
