@@ -11,27 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import pytest
 import torch
 from conftest import ROOT
+from omegaconf import OmegaConf
 from test_transaction import build_optimizer, data, flat, model
 from torch import Tensor, nn
 
-from trainer import clipping, guard, meter
-from trainer.clipping import ClipByNorm, ClipByValue
 from trainer.data.tensors import TensorData
 from trainer.guard import Rewind, Skip
 from trainer.loop import Trainer
 
 OPTIMIZERS = sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))
+CLIPS = sorted((ROOT / "conf" / "clip").glob("*.yaml"))
 READING = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy")
 
 
 @pytest.fixture(autouse=True)
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever asks gets the answer that it would get on CUDA."""
-    for module in (clipping, guard, meter):
-        monkeypatch.setattr(module, "known_to_host", lambda value: False)
     monkeypatch.setattr(Tensor, "is_cpu", property(lambda tensor: False))
 
 
@@ -75,8 +74,9 @@ def steps_of(run: Trainer, batches: TensorData) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("clip", [None, ClipByNorm(0.1), ClipByNorm(0.1, math.inf), ClipByValue(0.1)])
-def test_no_step_but_the_first_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, clip: Any) -> None:
+@pytest.mark.parametrize("mode", CLIPS, ids=lambda p: p.stem)
+def test_no_step_but_the_first_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, mode: Path) -> None:
+    clip = hydra.utils.instantiate(OmegaConf.load(mode), _convert_="all")
     steps = steps_of(trainer(10, clip=clip), data(math.nan, (4,)))
     next(steps)
     with no_waiting(monkeypatch) as waited:
