@@ -9,7 +9,7 @@ from torch import Tensor
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped
 from trainer.clipping.norm import rescaled
-from trainer.clipping.numbers import Number, number, where
+from trainer.clipping.scalars import Number, number, where
 from trainer.clipping.window import NormWindow
 
 

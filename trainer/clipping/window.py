@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.clipping.numbers import Number
+from trainer.clipping.scalars import Number
 
 LARGEST = 1e150  # the square of a norm beyond it is no float64
 

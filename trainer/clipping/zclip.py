@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped
 from trainer.clipping.norm import rescaled
-from trainer.clipping.numbers import Number, beside, larger, number, root, smaller, where
+from trainer.clipping.scalars import Number, beside, larger, number, root, smaller, where
 from trainer.clipping.window import NormWindow, informative
 
 TINY = 1e-100  # σ before there is any

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.clipping.numbers import Number, beside, larger, number, root, smaller, where
+from trainer.clipping.scalars import Number, beside, larger, number, root, smaller, where
 
 FINITE = st.floats(1e-100, 1e100)
 
