@@ -16,7 +16,7 @@ from trainer.metrics import Metric
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
 
-ORDER, SAMPLES, SPLIT, NOISE, ITEM = range(1, 6)
+ORDER, SAMPLES, SPLIT, NOISE, ITEM, FAULT = range(1, 7)
 
 
 class Data(Protocol):
