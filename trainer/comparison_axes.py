@@ -8,13 +8,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainer.comparison import Variant
-from trainer.plots import INK, WIDTH, plain
+from trainer.plots import INK, WIDTH, plain, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-HEAD, FOOT, EDGE = 0.85, 0.5, 0.25  # inches
+HEAD, FOOT, EDGE, LETTER = 0.85, 0.5, 0.25, 0.068  # inches
 GREY, FAINT = "#777777", "#DDDDDD"
 
 
@@ -39,7 +40,7 @@ class Scale:
         ends = (low - room, low, high) if at_low_end else (low, high, high + room)
         first, middle, last = map(self._out, ends)
         self.limits = first, last
-        self.lost = (first, middle) if at_low_end else (middle, last)
+        self.lost, self.held = ((first, middle), (middle, last))[:: 1 if at_low_end else -1]
 
     def place(self, share: float) -> float:
         """Where in the margin, as a share of the whole axis: 0 is its outer end."""
@@ -49,6 +50,13 @@ class Scale:
     def decades(self) -> float:
         """Decades that it spans; 0 for a linear one."""
         return math.log10(self.limits[1] / self.limits[0]) if self.kind == "log" else 0.0
+
+    def tick(self, axis: Axis) -> None:
+        """Ticks where there are values, none in the margin."""
+        ticks(axis, self.decades)
+        low, high = self.held
+        axis.set_ticks([tick for tick in axis.get_ticklocs() if low <= tick <= high])
+        axis.set_major_formatter(plain)
 
     def _into(self, value: float) -> float:
         return math.log10(value) if self.kind == "log" else value
@@ -67,6 +75,7 @@ class Swept:
 
     def __init__(self, key: str, variants: Sequence[Variant]) -> None:
         self.key = key
+        self.ordered = sorted(variants, key=lambda variant: float(variant.settings[key]))
         self.values = sorted({float(variant.settings[key]) for variant in variants})
         self.log = 0 < 10 * self.values[0] <= self.values[-1]
         places = [self._into(value) for value in self.values]
@@ -84,6 +93,9 @@ class Swept:
         labels = [plain(value, 0) if labelled else "" for value in self.values]
         axes.set_xticks(self.values, labels)
         axes.set_xticks([], minor=True)
+        first, last = self._into(self.values[0]), self._into(self.values[-1])
+        first, last = first - 0.35 * self.gap, last + 0.35 * self.gap
+        axes.set_xlim(*((10**first, 10**last) if self.log else (first, last)))
         axes.set_xlabel(self.key if labelled else "")
         axes.grid(axis="y", color=FAINT, lw=0.6)
         axes.set_axisbelow(True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.comparison import Comparison, Variant
-from trainer.comparison_axes import EDGE, FOOT, GREY, HEAD, Scale, Swept, ends, head, label
+from trainer.comparison_axes import EDGE, FOOT, GREY, HEAD, LETTER, Scale, Swept, ends, head, label
 from trainer.plots import BLUE, GREEN, INK, ORANGE, RED, TERMS, WIDTH, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TALL, LEFT, GUTTER = 2.5, 0.65, 0.6  # inches
+TALL, LEFT, GUTTER, LEGEND = 2.5, 0.65, 0.6, 0.3  # inches
 MOST_LINES, MOST_PANELS, LEAST_POINTS = 4, 4, 3
 COLOURS = (BLUE, ORANGE, GREEN, TERMS[1], INK, TERMS[0])
 MARKERS = "os^Dv*"
@@ -50,7 +50,9 @@ def draw_lines(figure: Figure, comparison: Comparison, axis: str) -> None:
     panels = list(dict.fromkeys(variant.settings.get(key or "", "") for variant in variants))
     names = list(dict.fromkeys(label(variant, line_keys) for variant in variants))
     rows = 1 + any(variant.spiking for variant in variants)
-    height = HEAD + 0.3 + rows * TALL + (rows - 1) * 0.25 + FOOT
+    abreast = int(WIDTH / (LETTER * max(map(len, names)) + 0.6))
+    legend = LEGEND * (-(-len(names) // abreast) if names != [""] else 0)
+    height = HEAD + legend + rows * TALL + (rows - 1) * 0.25 + FOOT
     figure.set_size_inches(WIDTH, height)
     head(
         figure,
@@ -63,7 +65,7 @@ def draw_lines(figure: Figure, comparison: Comparison, axis: str) -> None:
     most = max((100 * (variant.spiking or 0.0) for variant in variants), default=0.0)
     width = (WIDTH - LEFT - EDGE - GUTTER * (len(panels) - 1)) / len(panels)
     for column, panel in enumerate(panels):
-        shown = [variant for variant in variants if variant.settings.get(key or "", "") == panel]
+        shown = [v for v in swept.ordered if v.settings.get(key or "", "") == panel]
         lines = [[v for v in shown if label(v, line_keys) == name] for name in names]
         x = (LEFT + column * (width + GUTTER)) / WIDTH
         for row in range(rows):
@@ -75,42 +77,44 @@ def draw_lines(figure: Figure, comparison: Comparison, axis: str) -> None:
             else:
                 _spike_lines(axes, lines, swept, most)
             swept.finish(axes, labelled=row == rows - 1)
+            if lost and row == 0 and panel == panels[-1]:
+                place: dict[str, Any] = {"x": 1.01, "y": scale.place(0.5), "transform": axes.transAxes}
+                axes.text(**place, s="diverged", color=RED, size=7.5, va="center", rotation=90)
             if column == 0:
                 axes.set_ylabel("losses that spike (%)" if row else comparison.tag)
     if names != [""]:
         handles = figure.axes[0].get_legend_handles_labels()
         corner = (LEFT - 0.1) / WIDTH, 1 - 0.45 / height
-        figure.legend(*handles, loc="upper left", bbox_to_anchor=corner, ncols=6, borderaxespad=0.0)
+        figure.legend(
+            *handles, loc="upper left", bbox_to_anchor=corner, ncols=abreast, borderaxespad=0.0
+        )
 
 
 def _objective_lines(axes: Axes, lines: dict[str, list[Variant]], swept: Swept, scale: Scale) -> None:
     where = axes.get_xaxis_transform()
     for index, (name, variants) in enumerate(lines.items()):
-        points = sorted((swept.place(v, index, len(lines)), at) for at, v in enumerate(variants))
-        xs, ordered = [x for x, _ in points], [variants[at] for _, at in points]
-        means = [math.nan if variant.mean is None else variant.mean for variant in ordered]
-        spread = [variant.deviation or 0.0 for variant in ordered]
+        xs = [swept.place(variant, index, len(lines)) for variant in variants]
+        means = [math.nan if variant.mean is None else variant.mean for variant in variants]
+        spread = [variant.deviation or 0.0 for variant in variants]
         axes.errorbar(xs, means, spread, label=name, elinewidth=1.2, **_look(index))
         level = scale.place((index + 1) / (len(lines) + 1))
-        for x, variant in zip(xs, ordered, strict=True):
+        for x, variant in zip(xs, variants, strict=True):
             if variant.diverged:
                 axes.plot([x], [level], "x", color=_look(index)["color"], ms=6, mew=1.8, transform=where)
                 told = f"  {len(variant.diverged)}/{variant.runs}"
                 axes.text(x, level, told, size=7, va="center", color=GREY, transform=where)
     axes.set_yscale(scale.kind)
     axes.set_ylim(*scale.limits)
-    ticks(axes.yaxis, scale.decades)
+    scale.tick(axes.yaxis)
     if scale.margin:
         axes.axhspan(*scale.lost, color=RED, alpha=0.06, lw=0)
-        beside: dict[str, Any] = {"color": RED, "size": 7.5, "va": "center", "rotation": 90}
-        axes.text(1.01, scale.place(0.5), "diverged", transform=axes.transAxes, **beside)
 
 
 def _spike_lines(axes: Axes, lines: list[list[Variant]], swept: Swept, most: float) -> None:
     for index, variants in enumerate(lines):
-        points = sorted((swept.place(v, index, len(lines)), v.spiking) for v in variants)
-        shares = [math.nan if share is None else 100 * share for _, share in points]
-        axes.plot([x for x, _ in points], shares, **_look(index))
+        xs = [swept.place(variant, index, len(lines)) for variant in variants]
+        shares = [math.nan if v.spiking is None else 100 * v.spiking for v in variants]
+        axes.plot(xs, shares, **_look(index))
     axes.set_ylim(-0.05 * most, 1.08 * most)
     ticks(axes.yaxis)
 

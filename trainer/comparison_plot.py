@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.comparison import HELPS, HURTS, OFTENER, RARER, Comparison
-from trainer.comparison_axes import EDGE, FAINT, FOOT, GREY, HEAD, Scale, ends, head, label
+from trainer.comparison_axes import EDGE, FAINT, FOOT, GREY, HEAD, LETTER, Scale, ends, head
 from trainer.comparison_lines import draw_lines, swept_number
-from trainer.plots import BLUE, GREEN, INK, RED, STYLE, WIDTH, ticks
+from trainer.plots import BLUE, GREEN, INK, RED, STYLE, WIDTH
+from trainer.text import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LETTER, LINE, VERDICTS, GAP = 0.068, 0.34, 1.25, 0.3  # inches
+LINE, VERDICTS, GAP = 0.34, 1.25, 0.3  # inches
 VERDICT_COLOURS = {HELPS: GREEN, RARER: GREEN, HURTS: RED, OFTENER: RED}
 
 
@@ -50,15 +52,16 @@ def _draw_rows(figure: Figure, comparison: Comparison) -> None:
     """A row per variant, and a panel each for objective, norm and spikes."""
     variants = comparison.variants
     keys = list(dict.fromkeys(key for variant in variants for key in variant.settings))
-    single = len(keys) == 1
-    names = [next(iter(v.settings.values()), "") if single else label(v, keys) for v in variants]
-    left = min(max(1.0, LETTER * max(map(len, names)) + 0.3), 4.0)
+    names = ["  ".join(variant.settings.get(key, MISSING) for key in keys) for variant in variants]
+    left = min(max(1.0, LETTER * max(map(len, names)) + 0.3), 5.0)
     tall = LINE * len(variants) + 0.1
     height = HEAD + tall + FOOT
     figure.set_size_inches(WIDTH, height)
-    seeds = f"{max(variant.runs for variant in variants)} seeds"
-    title = f"{comparison.tag} by {keys[0]}, {seeds}" if single else f"{comparison.tag}, {seeds}"
-    head(figure, title, "a dot per seed; diamond: mean ± standard deviation, of norms the median")
+    title = f"{comparison.tag} by {', '.join(keys)}" if keys else comparison.tag
+    title += f", {max(variant.runs for variant in variants)} seeds"
+    head(
+        figure, title, "a dot per seed; diamond and bar: mean ± standard deviation, of norms the median"
+    )
     room = WIDTH - left - VERDICTS - 2 * GAP - EDGE
     widths = [0.46 * room, 0.27 * room, 0.27 * room]
     starts = [left, left + widths[0] + VERDICTS + GAP, WIDTH - EDGE - widths[2]]
@@ -70,15 +73,17 @@ def _draw_rows(figure: Figure, comparison: Comparison) -> None:
     objective.set_yticks(range(len(variants)), names)
     for index, variant in enumerate(variants):
         difference = comparison.difference(variant)
-        verdict = "reference" if difference is None else difference.verdict
+        verdict = difference.verdict if difference is not None else "reference" * (len(variants) > 1)
         colour = VERDICT_COLOURS.get(verdict, GREY)
         place = objective.get_yaxis_transform()
         objective.text(1.03, index, verdict, color=colour, va="center", transform=place)
     found = [list(variant.norms.values()) for variant in variants]
-    _rows(norms, found, Scale(norm for row in found for norm in row), median=True)
+    centres = [variant.largest_norm for variant in variants]
+    _rows(norms, found, centres, repeat(None), Scale(norm for row in found for norm in row))
     shares = [[100 * share for share in variant.spikes.values()] for variant in variants]
     most = max((share for row in shares for share in row), default=0.0)
-    _rows(spikes, shares, Scale([0.0, most or 1.0]))
+    means = [None if variant.spiking is None else 100 * variant.spiking for variant in variants]
+    _rows(spikes, shares, means, repeat(None), Scale([0.0, most or 1.0]))
     for axes, words in ((norms, "Largest gradient norm"), (spikes, "Losses that spike (%)")):
         axes.set_yticks(range(len(variants)), [""] * len(variants))
         axes.set_title(words)
@@ -90,9 +95,9 @@ def _objective_rows(axes: Axes, comparison: Comparison) -> None:
     variants, low = comparison.variants, comparison.higher_is_better
     lost = any(variant.diverged for variant in variants)
     values = [list(variant.values.values()) for variant in variants]
-    ends = [end for variant in variants for end in ends(variant)]
-    scale = Scale([*ends, *(value for row in values for value in row)], 0.17 if lost else 0.0, low)
-    _rows(axes, values, scale)
+    bars = [end for variant in variants for end in ends(variant)]
+    scale = Scale([*bars, *(value for row in values for value in row)], 0.17 if lost else 0.0, low)
+    _rows(axes, values, [v.mean for v in variants], [v.deviation for v in variants], scale)
     if variants[0].mean is not None:
         axes.axvline(variants[0].mean, color=INK, ls=":", lw=1.0, zorder=0)
     if not lost:
@@ -105,27 +110,33 @@ def _objective_rows(axes: Axes, comparison: Comparison) -> None:
             told = f"{len(variant.diverged)} of {variant.runs}"
             place, side = scale.place(0.62), "center"
             axes.text(place, index, told, color=RED, va="center", ha=side, size=7.5, transform=where)
-    look: dict[str, Any] = {"color": RED, "size": 7.5, "ha": "center", "va": "top"}
-    axes.text(scale.place(0.5), len(variants) - 0.55, "diverged", transform=where, **look)
+    look: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    look |= {"color": RED, "size": 7.5, "ha": "center", "va": "top"}
+    axes.annotate("diverged", (scale.place(0.5), 0.0), xytext=(0, -5), **look)
 
 
-def _rows(axes: Axes, values: list[list[float]], scale: Scale, median: bool = False) -> None:
-    """A dot per value, the mean as a diamond with a bar of one standard deviation to either side; or the
-    median without a bar."""
-    for index, row in enumerate(values):
-        if not row:
-            continue
+def _rows(
+    axes: Axes,
+    values: list[list[float]],
+    centres: Iterable[float | None],
+    bars: Iterable[float | None],
+    scale: Scale,
+) -> None:
+    """In each row a dot per value, a diamond in the centre, and a bar to either side of it."""
+    for index, (row, centre, bar) in enumerate(zip(values, centres, bars, strict=False)):
         axes.plot(row, [index] * len(row), "o", color=BLUE, alpha=0.4, ms=5, mew=0, zorder=2)
-        centre = statistics.median(row) if median else statistics.mean(row)
-        if len(row) > 1 and not median:
-            bar = statistics.stdev(row)
+        if centre is not None and bar is not None:
             axes.hlines(index, centre - bar, centre + bar, color=BLUE, lw=2.0, zorder=3)
-        axes.plot([centre], [index], "D", color=BLUE, ms=5.5, mec="white", mew=0.8, zorder=4)
+        if centre is not None:
+            axes.plot([centre], [index], "D", color=BLUE, ms=5.5, mec="white", mew=0.8, zorder=4)
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.set_xscale(scale.kind)
     axes.set_xlim(*scale.limits)
+    if any(values):
+        scale.tick(axes.xaxis)
+    else:
+        axes.set_xticks([])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
-    ticks(axes.xaxis, scale.decades)

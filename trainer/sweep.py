@@ -21,12 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.closing import STATUS_STYLES
-from trainer.comparison import Comparison, Variant, compare
+from trainer.comparison import Comparison, Difference, Variant, compare
 from trainer.record import finite, write_summary
 from trainer.resume import status_of
-from trainer.text import number, percent, typed
+from trainer.text import MISSING, number, percent, spread, typed
 
 MOST_ROWS, SHOWN = 20, 3  # jobs in a table beside a comparison; of more, so many of the best and worst
+LOG_WIDTH = 160
 EXPLAINED = (
     "mean ± standard deviation over the seeds, without diverged runs; better by: mean ± standard error "
     "of the differences to {reference}, seed by seed; largest norm: median; spikes: share of losses"
@@ -103,11 +104,13 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
         sweep["comparison"] = comparison.rows()
     (folder / "sweep.json").write_text(json.dumps(finite(sweep), indent=2) + "\n", encoding="utf-8")
     out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:  # a log has no width, and cut figures are none
+        out.width = max(out.width, LOG_WIDTH)
     out.print("", _table(jobs, shortened=comparison is not None), "", sep="\n")
     if comparison is not None:
         out.print(_comparison(comparison), sep="\n")
         reference = comparison.variants[0].name or "the first"
-        out.print(Text(EXPLAINED.format(reference=reference), "dim"), "", sep="\n", soft_wrap=True)
+        out.print(Text(EXPLAINED.format(reference=reference), "dim"), "", sep="\n")
         _draw(comparison, folder, out)
     if failed:
         retry = f"python train.py resume={typed(folder)}"
@@ -128,37 +131,32 @@ def _draw(comparison: Comparison, folder: Path, out: Console) -> None:
 def _comparison(comparison: Comparison) -> Table:
     """One row per variant, the best mean in bold."""
     keys = dict.fromkeys(key for variant in comparison.variants for key in variant.settings)
-    single = len(keys) == 1
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(next(iter(keys)) if single else "differs in")
-    for heading in ("runs", f"{comparison.tag}", "better by"):
+    for key in keys:
+        table.add_column(key)
+    for heading in ("runs", comparison.tag, "better by"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for heading in ("largest norm", "spikes", "diverged"):
         table.add_column(heading, justify="right", no_wrap=True)
     best = comparison.best
     for variant in comparison.variants:
-        name = next(iter(variant.settings.values()), "") if single else variant.name
-        table.add_row(*_cells(name, variant, comparison), style="bold" if variant is best else "")
+        settings = [variant.settings.get(key, MISSING) for key in keys]
+        style = "bold" if variant is best else ""
+        table.add_row(*settings, *_figures(variant, comparison.difference(variant)), style=style)
     return table
 
 
-def _cells(name: str, variant: Variant, comparison: Comparison) -> list[str]:
-    difference = comparison.difference(variant)
+def _figures(variant: Variant, difference: Difference | None) -> list[str]:
     return [
-        name,
         str(variant.runs),
-        _spread(variant.mean, variant.deviation),
-        "" if difference is None else _spread(difference.mean, difference.error),
-        "reference" if difference is None else difference.verdict,
+        spread(variant.mean, variant.deviation),
+        "" if difference is None else spread(difference.mean, difference.error),
+        difference.verdict if difference is not None else "reference",
         number(variant.largest_norm, 3),
         percent(variant.spiking),
         f"{len(variant.diverged)} of {variant.runs}" if variant.diverged else "0",
     ]
-
-
-def _spread(mean: float | None, spread: float | None) -> str:
-    return number(mean) if spread is None else f"{number(mean)} ± {number(spread, 2)}"
 
 
 def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
