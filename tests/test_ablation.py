@@ -120,7 +120,7 @@ def test_an_ablation_that_would_change_nothing_is_refused(overrides: list[str]) 
 
 @pytest.mark.parametrize("wrong", ["+ablation.nowhere={a: 1}", "+ablation.clip=5"])
 def test_an_ablation_holds_groups_and_what_to_put_there(wrong: str) -> None:
-    with pytest.raises(SystemExit, match="^ablation must hold groups and what to put there, got"):
+    with pytest.raises(SystemExit, match=r"^ablation must hold groups and what to put there, got"):
         prepared(f"'{wrong}'")
 
 

@@ -84,8 +84,8 @@ def keep_failure(folder: Path, error: BaseException) -> dict[str, Any]:
 
 
 def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
-    """Prints job, objective, status and what the jobs differ in, and the command that compares them;
-    leaves the same in ``sweep.json``."""
+    """Prints job, objective, status and what the jobs differ in, what several seeds say of that, and the
+    command that shows the curves; leaves the same in ``sweep.json`` and draws ``comparison.png``."""
     if not jobs:
         return
     rows = [
