@@ -16,7 +16,7 @@ from readme_table import CONF, Option, options
 from trainer import targets
 
 OPTIONS = options()
-RECIPES = [option for option in OPTIONS if option.group in ("experiment", "sweep")]
+RECIPES = [option for option in OPTIONS if option.group in ("ablation", "experiment", "sweep")]
 PARTS = [option for option in OPTIONS if option not in RECIPES]
 OURS = ("trainer.", "models.", "losses.", "hydra_plugins.")
 
@@ -67,7 +67,7 @@ def _parameters(node: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
 
 def test_there_is_an_option_wherever_config_yaml_chooses_one() -> None:
     assert PARTS
-    assert {option.group for option in RECIPES} == {"experiment", "sweep"}
+    assert {option.group for option in RECIPES} == {"ablation", "experiment", "sweep"}
     assert "checkpoint" in NODES
 
 
@@ -101,7 +101,7 @@ def test_says_what_it_is(option: Option) -> None:
     assert option.lines[1] == "#", "an empty comment line under the launch line"
     assert len(option.doc) > 20
     assert option.doc.endswith((".", ")")), "whole sentences"
-    mathematical = option.group in ("loss", "clip", "optimizer", "scheduler")
+    mathematical = option.group in ("loss", "clip", "optimizer", "scheduler", "fault")
     if mathematical and option.name != "none":
         assert FORMULA.search(option.doc), "its formula"
 

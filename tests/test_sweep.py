@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Outcome
 
-from trainer.sweep import swept_before
+from trainer.sweep import SweptJob, close_sweep, swept_before
 
 Command = Callable[..., Outcome]
 RUN = ["data=random", "model=mlp", "trainer.max_steps=60", "trainer.log_every=10"]
@@ -134,3 +134,63 @@ def test_a_diverged_job_that_is_kept_still_counts_as_the_worst(command: Command)
     kept = swept_before(Path("mine/1"))
     assert kept is not None
     assert kept["objective"]["value"] == math.inf
+
+
+def test_a_sweep_over_seeds_is_compared_by_what_else_it_differs_in(command: Command) -> None:
+    outcome = command("-m", *RUN, "clip=none,norm", "seed=0,1,2")
+    assert outcome.code == 0
+    (heading, *_) = [line.split() for line in outcome.out.splitlines() if line.startswith("clip ")]
+    assert " ".join(heading) == "clip runs val/loss better by largest norm spikes diverged"
+    rows = json.loads((sweep_folder() / "sweep.json").read_text())["comparison"]
+    assert [row["variant"] for row in rows] == [{"clip": "none"}, {"clip": "norm"}]
+    assert [(row["runs"], row["pairs"]) for row in rows] == [(3, 0), (3, 3)]
+    reached = [job["objective"] for job in jobs().values()]
+    assert [list(row["values"].values()) for row in rows] == [reached[:3], reached[3:]]
+    assert rows[0]["mean"] == pytest.approx(sum(reached[:3]) / 3)
+    assert (sweep_folder() / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert f"comparison  {sweep_folder()}/comparison.png" in outcome.out
+
+
+def test_a_sweep_without_seeds_is_not_compared(command: Command) -> None:
+    assert "better by" not in command("-m", *RUN, "clip=none,norm").out
+    assert "comparison" not in json.loads((sweep_folder() / "sweep.json").read_text())
+    assert not (sweep_folder() / "comparison.png").exists()
+
+
+def swept(variants: int, seeds: int) -> list[SweptJob]:
+    objective = {"tag": "val/loss", "higher_is_better": False}
+    return [
+        SweptJob(
+            [f"clip.max_norm={variant}", f"seed={seed}"],
+            Path(str(variant * seeds + seed)),
+            {"status": "completed", "objective": objective | {"value": 1.0 + variant + seed / 100}},
+        )
+        for variant in range(variants)
+        for seed in range(seeds)
+    ]
+
+
+def test_of_many_compared_jobs_only_the_best_and_worst_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close_sweep(swept(10, 2), tmp_path)
+    assert "more, in sweep.json" not in capsys.readouterr().out
+    close_sweep(swept(11, 2), tmp_path)
+    out = capsys.readouterr().out
+    listed = [line.split()[0] for line in out.splitlines() if "completed" in line]
+    assert listed == ["0", "1", "2", "19", "20", "21"]
+    assert "16 more, in sweep.json" in out
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["jobs"]) == 22
+    close_sweep(swept(22, 1), tmp_path)  # which no comparison sums up
+    assert "more, in sweep.json" not in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_written_is_told_and_nothing_else_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "comparison.png").mkdir()
+    close_sweep(swept(2, 2), tmp_path)
+    out = capsys.readouterr().out
+    assert "comparison.png is not drawn: [Errno 21] Is a directory" in out
+    assert "better by" in out
+    assert (tmp_path / "sweep.json").exists()

@@ -5,6 +5,7 @@ Beside ``train.py``, `trainer.hooks` and the launcher this is the only file that
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,10 @@ from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
 from trainer.tasks import Job, Train
 
-GROUPS = ("data", "model", "init", "loss", "clip", "guard", "optimizer", "scheduler", "trainer", "task")
+GROUPS = (
+    *("data", "model", "init", "loss", "clip", "guard"),
+    *("optimizer", "scheduler", "fault", "trainer", "task"),
+)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -52,7 +56,8 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
         BadInput: one line naming the value, the rule and the remedy.
     """
     try:
-        job = _compose(config, {group: choices.get(group, "?") for group in GROUPS})
+        named = {group: choices.get(group, "?") for group in GROUPS}
+        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named)
         seed_everything(config.seed)
         if isinstance(job.task, Export) and not config.get("resume"):
             raise ValueError("resume must name a run folder; task=export resume=outputs/…")
@@ -99,6 +104,37 @@ def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
     return notes
 
 
+def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConfig:
+    """The config with what its ``ablation`` node holds put in place of what was chosen: a part where it
+    names a ``_target_``, else those values that the part has. ``choices`` are marked.
+
+    After all choices and values, because it takes something out of whatever they are: an option of
+    Hydra's would give way to them, or trip over the values set for the part that is gone.
+
+    Raises:
+        ValueError: if that changes nothing.
+    """
+    taken_out = config.get("ablation")
+    if not taken_out:
+        return config
+    ablated = copy.deepcopy(config)
+    for group, node in dict(taken_out).items():
+        if group not in choices or not isinstance(node, DictConfig):
+            raise ValueError(f"ablation must hold groups and what to put there, got {group!r}: {node!r}")
+        if "_target_" in node:
+            ablated[group] = node
+        else:
+            ablated[group].update({key: node[key] for key in node if key in ablated[group]})
+        if ablated[group] != config[group]:
+            choices[group] += "-ablated"
+    if ablated == config:
+        raise ValueError(
+            f"ablation={name} takes nothing out of this run: it would be the same as without; leave it "
+            "out"
+        )
+    return ablated
+
+
 def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
@@ -123,6 +159,10 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     with part.naming("scheduler"):
         for tag in getattr(schedule, "monitors", ()):
             check_tag("monitor", tag, data)
+    fault = part("fault", optional={"seed": seed})
+    with part.naming("fault"):
+        data = fault.data(data, horizon)
+        schedule = fault.schedule(schedule, optimizer, horizon)
     trainer = part(
         "trainer",
         model,
@@ -172,7 +212,7 @@ class _Parts:
         except (ValueError, TypeError) as error:
             name = str(error).split(" ")[0].split("[")[0]
             chosen = f"{group}={self.choices.get(group, '?')}"
-            if name in ("input_shape", "output_shape"):  # which are the data's
+            if name in ("input_shape", "output_shape", "inputs"):  # which are the data's
                 chosen += f" on data={self.choices.get('data', '?')}"
             lead = f"{group}." if name in (self.config.get(group) or {}) else f"{chosen}: "
             raise ValueError(f"{lead}{error}") from error

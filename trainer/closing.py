@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer.text import MISSING, clock, count, is_number, number, percent
+from trainer.wording import MISSING, clock, count, is_number, number, percent
 
 WIDEST = 110
 STATUS_STYLES = {"completed": "bold green", "interrupted": "bold yellow"}

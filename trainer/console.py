@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from trainer.closing import WIDEST, facts, figures, short
-from trainer.text import MISSING, clock, number, percent, typed
+from trainer.wording import MISSING, clock, number, percent, typed
 
 BAR_SECONDS = 0.125
 PLAIN_SECONDS = 5.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.console import Console
 from trainer.record import recorded_tags
 from trainer.tasks import Job
-from trainer.text import typed
+from trainer.wording import typed
 
 
 class Export:

@@ -162,7 +162,7 @@ def _draw_row(figure: Figure, panels: list[Panel], series: Series, bottom: float
         axes = figure.add_axes((left / WIDTH, low, width / WIDTH, tall))
         axes.set_xlim(-0.01 * last, 1.01 * last)
         axes.set_xlabel("step")
-        _ticks(axes.xaxis)
+        ticks(axes.xaxis)
         panel(axes, series)
 
 
@@ -218,7 +218,7 @@ def _histogram(axes: Axes, series: Series) -> None:
     axes.set_xscale("log" if decades else "linear")
     axes.set_xlim(edges[0], edges[-1])
     axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75)
-    _ticks(axes.xaxis, decades)
+    ticks(axes.xaxis, decades)
     axes.set_xlabel("training loss")
     _finish(axes, "Logged steps")
 
@@ -278,23 +278,23 @@ def _finish(axes: Axes, title: str, log_from: float = math.inf, legend: bool = F
     span = axes.dataLim
     logarithmic = span.y0 >= 0 and span.y1 > span.minposy * log_from
     axes.set_yscale("log" if logarithmic else "linear")
-    _ticks(axes.yaxis, math.log10(span.y1 / span.minposy) if logarithmic else 0.0)
+    ticks(axes.yaxis, math.log10(span.y1 / span.minposy) if logarithmic else 0.0)
     axes.set_title(title, pad=20 if legend else 6)
     if legend:  # above the axes, where it covers no data
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=6, borderaxespad=0.0)
 
 
-def _ticks(axis: Axis, decades: float = 0.0) -> None:
+def ticks(axis: Axis, decades: float = 0.0) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     subs = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
     few = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
     axis.set_major_locator(LogLocator(subs=subs, numticks=7) if decades > 0.8 else few)
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(_plain)
+    axis.set_major_formatter(plain)
 
 
-def _plain(value: float, _: float) -> str:
+def plain(value: float, _: float) -> str:
     if 1e4 <= abs(value) < 1e6:
         return f"{value / 1000:g}k"
     return f"{value:g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")

@@ -1,4 +1,5 @@
-"""What a sweep leaves behind: one table of its jobs, best first, and ``sweep.json``.
+"""What a sweep leaves behind: one table of its jobs, best first, and ``sweep.json``; with several seeds
+also a table that compares what the jobs differ in, and ``comparison.png``.
 
 A job that has ended stays as it is when the same sweep is started again, so an interrupted sweep is
 finished by typing it once more with ``resume=auto``.
@@ -20,9 +21,17 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.closing import STATUS_STYLES
+from trainer.comparison import Comparison, Difference, Variant, compare
 from trainer.record import finite, write_summary
 from trainer.resume import status_of
-from trainer.text import number, typed
+from trainer.wording import MISSING, number, percent, spread, typed
+
+MOST_ROWS, SHOWN = 20, 3  # jobs in a table beside a comparison; of more, so many of the best and worst
+LOG_WIDTH = 160
+EXPLAINED = (
+    "mean ± standard deviation over the seeds, without diverged runs; better by: mean ± standard error "
+    "of the differences to {reference}, seed by seed; largest norm: median; spikes: share of losses"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,8 @@ def keep_failure(folder: Path, error: BaseException) -> dict[str, Any]:
 
 
 def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
-    """Prints job, objective, status and what the jobs differ in, and the command that compares them;
-    leaves the same in ``sweep.json``."""
+    """Prints job, objective, status and what the jobs differ in, what several seeds say of that, and the
+    command that shows the curves; leaves the same in ``sweep.json`` and draws ``comparison.png``."""
     if not jobs:
         return
     rows = [
@@ -89,17 +98,68 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
         for j in jobs
     ]
     failed = [job for job in jobs if job.summary["status"] == "failed"]
+    comparison = compare(jobs)
     sweep = {"status": "failed" if failed else "completed", "jobs": rows}
+    if comparison is not None:
+        sweep["comparison"] = comparison.rows()
     (folder / "sweep.json").write_text(json.dumps(finite(sweep), indent=2) + "\n", encoding="utf-8")
     out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    out.print("", _table(jobs), "", sep="\n")
+    if not out.is_terminal:  # a log has no width, and cut figures are none
+        out.width = max(out.width, LOG_WIDTH)
+    out.print("", _table(jobs, shortened=comparison is not None), "", sep="\n")
+    if comparison is not None:
+        out.print(_comparison(comparison), sep="\n")
+        reference = comparison.variants[0].name or "the first"
+        out.print(Text(EXPLAINED.format(reference=reference), "dim"), "", sep="\n")
+        _draw(comparison, folder, out)
     if failed:
         retry = f"python train.py resume={typed(folder)}"
         out.print(f"{len(failed)} of {len(jobs)} jobs failed; {retry} tries them again", soft_wrap=True)
     out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)
 
 
-def _table(jobs: Sequence[SweptJob]) -> Table:
+def _draw(comparison: Comparison, folder: Path, out: Console) -> None:
+    try:
+        from trainer.comparison_plot import draw_comparison  # matplotlib takes as long as torch
+
+        picture = draw_comparison(comparison, folder / "comparison.png")
+        out.print(f"comparison  {typed(picture)}", soft_wrap=True)
+    except OSError as error:
+        out.print(f"comparison.png is not drawn: {error}", soft_wrap=True)
+
+
+def _comparison(comparison: Comparison) -> Table:
+    """One row per variant, the best mean in bold."""
+    keys = dict.fromkeys(key for variant in comparison.variants for key in variant.settings)
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
+    for key in keys:
+        table.add_column(key)
+    for heading in ("runs", comparison.tag, "better by"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for heading in ("largest norm", "spikes", "diverged"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    best = comparison.best
+    for variant in comparison.variants:
+        settings = [variant.settings.get(key, MISSING) for key in keys]
+        style = "bold" if variant is best else ""
+        table.add_row(*settings, *_figures(variant, comparison.difference(variant)), style=style)
+    return table
+
+
+def _figures(variant: Variant, difference: Difference | None) -> list[str]:
+    return [
+        str(variant.runs),
+        spread(variant.mean, variant.deviation),
+        "" if difference is None else spread(difference.mean, difference.error),
+        difference.verdict if difference is not None else "reference",
+        number(variant.largest_norm, 3),
+        percent(variant.spiking),
+        f"{len(variant.diverged)} of {variant.runs}" if variant.diverged else "0",
+    ]
+
+
+def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
     common = set.intersection(*(set(job.overrides) for job in jobs))
     tags = [job.summary["objective"]["tag"] for job in jobs if job.summary["objective"]]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
@@ -107,7 +167,13 @@ def _table(jobs: Sequence[SweptJob]) -> Table:
     table.add_column(tags[0] if tags else "objective", justify="right")
     for heading in ("", "differs in", ""):
         table.add_column(heading)
-    for job in sorted(jobs, key=lambda job: job.badness):
+    ranked = sorted(jobs, key=lambda job: job.badness)
+    hidden = len(jobs) - 2 * SHOWN if shortened and len(jobs) > MOST_ROWS else 0
+    for rank, job in enumerate(ranked):
+        if rank == SHOWN and hidden:
+            table.add_row("…", "", "", f"{hidden} more, in sweep.json", style="dim")
+        if SHOWN <= rank < SHOWN + hidden:
+            continue
         status = job.summary["status"]
         style = STATUS_STYLES.get(status, "bold red")
         differs = " ".join(item for item in job.overrides if item not in common)

@@ -18,7 +18,7 @@ Targets = Tensor | tuple[Tensor, ...]  # a tuple: (target, mask), say
 Batch = tuple[Tensor, Targets]
 Transform = Callable[[Tensor, Any, torch.Generator], Batch]
 
-ORDER, SAMPLES, SPLIT, NOISE, ITEM = range(1, 6)
+ORDER, SAMPLES, SPLIT, NOISE, ITEM, FAULT = range(1, 7)
 
 
 class Data(Protocol):

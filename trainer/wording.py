@@ -35,6 +35,14 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
 
 
+def spread(mean: Any, error: Any) -> str:
+    """A mean and how far it is from sure, both to the second digit of that."""
+    if not (is_number(mean) and is_number(error) and 1e-6 < error < 1e5):
+        return number(mean)
+    places = max(0, 1 - math.floor(math.log10(error)))
+    return f"{mean:.{places}f} ± {error:.{places}f}"
+
+
 def percent(share: Any) -> str:
     if not is_number(share):
         return MISSING
