@@ -119,14 +119,18 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
         return config
     ablated = copy.deepcopy(config)
     for group, node in dict(taken_out).items():
-        if group not in choices or not isinstance(node, DictConfig):
+        here = ablated.get(group)
+        if not (group in choices and isinstance(node, DictConfig) and isinstance(here, DictConfig)):
             raise ValueError(f"ablation must hold groups and what to put there, got {group!r}: {node!r}")
-        if "_target_" in node:
+        whole = "_target_" in node
+        fresh = {key: node[key] for key in node if whole or key in here}
+        if all(here.get(key) == value for key, value in fresh.items()):
+            continue
+        choices[group] += "-ablated"
+        if whole:
             ablated[group] = node
         else:
-            ablated[group].update({key: node[key] for key in node if key in ablated[group]})
-        if ablated[group] != config[group]:
-            choices[group] += "-ablated"
+            here.update(fresh)
     if ablated == config:
         raise ValueError(
             f"ablation={name} takes nothing out of this run: it would be the same as without; leave it "
