@@ -19,7 +19,7 @@ from test_transaction import build_optimizer, flat, model
 from torch import Tensor, nn
 
 from trainer.data.tensors import Batch, TensorData
-from trainer.guard import GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Guard, Off, Skip
+from trainer.guard import BUFFER_SPIKE, GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Guard, Off, Skip
 from trainer.loop import Trainer
 
 OPTIMIZERS = sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))
@@ -247,3 +247,34 @@ def test_a_finite_input_that_overflows_a_buffer_is_refused(kind: str) -> None:
     trainer.fit(data())
     assert trainer.guard.skipped == 1
     assert same(state(trainer), untouched(ADAM, 2))
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["host", "device"])
+def test_an_outlier_that_only_batch_normalization_sees_does_not_ruin_its_statistics(ahead: bool) -> None:
+    """Normalized, a batch a thousand times too large gives an ordinary loss and gradient, but a running
+    variance in the ten thousands: without the guard's look at it validation would be lost."""
+
+    def spoil(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Batch:
+        inputs = inputs.clone()
+        inputs[8 * 44 : 8 * 45] *= 1e3
+        return inputs, targets
+
+    def trained(guard: Guard, spoilt: bool) -> tuple[Trainer, dict[str, Any]]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+        x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+        pair = (x, x.sum(1, keepdim=True))
+        source = TensorData(pair, pair, batch_size=8, transform=spoil if spoilt else None)
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2, fused=True)
+        trainer = Trainer(net, nn.MSELoss(), optimizer, guard=guard, max_epochs=1, log_every=1)
+        trainer.runs_ahead = ahead
+        return trainer, trainer.fit(source)
+
+    _, healthy = trained(Skip(), spoilt=False)
+    _, ruined = trained(Off(), spoilt=True)
+    trainer, guarded = trained(Skip(), spoilt=True)
+    assert guarded["guard"]["causes"][BUFFER_SPIKE] == guarded["guard"]["skipped"] == 1
+    assert max(buffer.max() for buffer in trainer.model.buffers()) < 100
+    losses = [run["metrics"]["val/loss"]["last"] for run in (healthy, ruined, guarded)]
+    assert losses[1] > 2 * losses[0]
+    assert losses[2] == pytest.approx(losses[0], rel=0.1)

@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 
-from trainer.guard import GRADIENT, GRADIENT_SPIKE, LOSS, LOSS_SPIKE, Off, Rewind, Skip
+from trainer.guard import (
+    BUFFER,
+    BUFFER_SPIKE,
+    GRADIENT,
+    GRADIENT_SPIKE,
+    LOSS,
+    LOSS_SPIKE,
+    Off,
+    Rewind,
+    Skip,
+)
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -95,8 +105,34 @@ def test_skip_counts_every_cause_by_its_name() -> None:
     for loss, norm in [(math.nan, 1.0), (1.0, math.inf), (9.0, 1.0), (1.0, 9.0)]:
         assert guard.judge(torch.tensor(loss), torch.tensor(norm))
         assert guard.settle(loss, norm, True) is None
-    assert guard.causes == dict.fromkeys((LOSS, GRADIENT, LOSS_SPIKE, GRADIENT_SPIKE), 1)
+    once = dict.fromkeys((LOSS, GRADIENT, LOSS_SPIKE, GRADIENT_SPIKE), 1)
+    assert guard.causes == once | {BUFFER: 0, BUFFER_SPIKE: 0}
     assert guard.skipped == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"), [(math.nan, BUFFER), (math.inf, BUFFER), (9.0, BUFFER_SPIKE), (2.0, None)]
+)
+def test_buffers_are_judged_where_loss_and_gradient_look_ordinary(
+    value: float, cause: str | None
+) -> None:
+    guard, one = Skip(), torch.tensor(1.0)
+    for _ in range(48):
+        guard.settle(1.0, 1.0, False, 1.0)
+    members = [torch.ones(2), torch.ones(2), torch.tensor([1.0, value])]
+    assert guard.judge(*members).tolist() == [False, cause is not None]  # type: ignore[union-attr]
+    assert guard.judge(one, one, torch.tensor(value)) is (cause is not None)
+    guard.settle(1.0, 1.0, cause is not None, value)
+    assert [name for name, count in guard.causes.items() if count] == ([cause] if cause else [])
+    again = Skip()
+    again.load_state_dict(guard.state_dict())
+    assert again.judge(one, one, torch.tensor(9.0))
+
+
+def test_a_model_without_buffers_has_no_limit_for_them() -> None:
+    guard = steady(Skip())
+    assert guard.buffers.limit == math.inf
+    assert not guard.buffers.values
 
 
 def test_members_are_held_against_the_same_limit() -> None:

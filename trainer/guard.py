@@ -1,7 +1,10 @@
 """Guards decide which steps must not happen.
 
-`judge` looks at the loss and the gradient norm before anything is committed; a refused step leaves
-parameters, buffers and optimizer state bit for bit as they were, and its values enter no statistic.
+`judge` looks at the loss, the gradient norm and the largest buffer before anything is committed; a
+refused step leaves parameters, buffers and optimizer state bit for bit as they were, and its values
+enter no statistic. At the buffers, because batch normalization makes loss and gradient of an outlier
+look ordinary, while its running variance takes in the square of it, and validation is lost.
+
 `settle` is told of every step once its outcome is known on the host, counts, and says when to give up.
 """
 
@@ -18,6 +21,8 @@ from trainer.spikes import SpikeDetector
 
 LOSS, GRADIENT = "non-finite loss", "non-finite gradient"
 LOSS_SPIKE, GRADIENT_SPIKE = "loss spike", "gradient spike"
+BUFFER, BUFFER_SPIKE = "non-finite buffer", "buffer spike"
+SPIKES = (LOSS_SPIKE, GRADIENT_SPIKE, BUFFER_SPIKE)
 SPIKES_TO_A_LEVEL = 5
 
 
@@ -44,8 +49,8 @@ class Guard(Protocol):
     lr_factor: float
     reset_momentum: bool
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool: ...
-    def settle(self, loss: float, norm: float, refused: bool) -> str | None: ...
+    def judge(self, loss: Tensor, norm: Tensor, buffers: Tensor | None = None) -> Tensor | bool: ...
+    def settle(self, loss: float, norm: float, refused: bool, buffers: float = 0.0) -> str | None: ...
     def rewind(self) -> bool: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -63,11 +68,11 @@ class Off:
         self.skipped = self.rewound = self.consecutive = 0
         self.causes: dict[str, int] = {}
 
-    def judge(self, loss: Tensor, norm: Tensor) -> bool:
+    def judge(self, loss: Tensor, norm: Tensor, buffers: Tensor | None = None) -> bool:
         """Never refuses."""
         return False
 
-    def settle(self, loss: float, norm: float, refused: bool) -> str | None:
+    def settle(self, loss: float, norm: float, refused: bool, buffers: float = 0.0) -> str | None:
         """Returns the reason to end the run, or None."""
         return None if math.isfinite(loss) else f"{LOSS} under guard=off"
 
@@ -84,7 +89,7 @@ class Off:
 
 
 class Skip:
-    """Refuses every step whose loss or gradient is NaN or inf, or spikes (see `SpikeDetector`).
+    """Refuses every step whose loss, gradient or buffers are NaN or inf, or spike (see `SpikeDetector`).
 
     Five spikes in a row are no spike but a new level: then the window starts anew. Steps that are not
     finite count on.
@@ -110,37 +115,49 @@ class Skip:
         least = min(32, checks.whole("window", window, at_least=2))
         self.losses = SpikeDetector(spike_z, window, least)
         self.norms = SpikeDetector(spike_z, window, least)
+        self.buffers = SpikeDetector(spike_z, window, least)
         self.skipped = self.rewound = self.consecutive = self.spiking = 0
-        self.causes = dict.fromkeys((LOSS, GRADIENT, LOSS_SPIKE, GRADIENT_SPIKE), 0)
+        self.causes = dict.fromkeys((LOSS, GRADIENT, BUFFER, *SPIKES), 0)
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool:
+    def judge(self, loss: Tensor, norm: Tensor, buffers: Tensor | None = None) -> Tensor | bool:
         """Whether to refuse the step: a bool, or a tensor of them where the loss is on a device that
-        runs ahead of the host, shape (), or one per member, shape (K,)."""
+        runs ahead of the host, shape (), or one per member, shape (K,).
+
+        Args:
+            loss: of the step.
+            norm: of its gradient.
+            buffers: the largest entry of the model's buffers after the forward pass; None without any.
+        """
         if known_to_host(loss) and known_to_host(norm):
-            return self._cause(loss.item(), norm.item()) is not None
+            largest = 0.0 if buffers is None else buffers.item()
+            return self._cause(loss.item(), norm.item(), largest) is not None
         # x − x is 0 where x is finite and NaN where it is not, and NaN differs from everything: a
         # third of the kernels that isfinite takes, and no sum that could overflow.
         bad: Tensor = (loss - loss) != (norm - norm)
-        return bad | (loss > self.losses.limit) | (norm > self.norms.limit)
+        bad = bad | (loss > self.losses.limit) | (norm > self.norms.limit)
+        if buffers is not None:
+            bad = bad | ((buffers - buffers) != 0) | (buffers > self.buffers.limit)
+        return bad
 
-    def settle(self, loss: float, norm: float, refused: bool) -> str | None:
+    def settle(self, loss: float, norm: float, refused: bool, buffers: float = 0.0) -> str | None:
         """Counts one finished step; returns the reason to give up, or None."""
-        cause = self._cause(loss, norm)
+        cause = self._cause(loss, norm, buffers)
         if not refused:
             self.consecutive = self.spiking = 0
             self.losses.accept(loss)
             self.norms.accept(norm)
+            if buffers:  # 0 where there are none
+                self.buffers.accept(buffers)
             return None
         cause = cause or LOSS_SPIKE  # the device compared in float32 and the host in float64
         self.skipped += 1
         self.consecutive += 1
         self.causes[cause] += 1
-        self.spiking = self.spiking + 1 if cause in (LOSS_SPIKE, GRADIENT_SPIKE) else 0
+        self.spiking = self.spiking + 1 if cause in SPIKES else 0
         if self.consecutive > self.max_consecutive:
             return f"{cause}, {self.consecutive} refused step(s) in a row"
         if self.spiking == self.level_after:
-            self.losses.forget()
-            self.norms.forget()
+            self._forget()
         return None
 
     def rewind(self) -> bool:
@@ -150,27 +167,37 @@ class Skip:
     def state_dict(self) -> dict[str, Any]:
         """Counters and windows."""
         counters = {name: getattr(self, name) for name in self._counters}
-        windows = {"losses": self.losses.state_dict(), "norms": self.norms.state_dict()}
+        windows = {name: getattr(self, name).state_dict() for name in self._windows}
         return {**counters, **windows, "causes": dict(self.causes)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores counters and windows."""
         for name in self._counters:
             setattr(self, name, state[name])
-        self.losses.load_state_dict(state["losses"])
-        self.norms.load_state_dict(state["norms"])
+        for name in self._windows:
+            getattr(self, name).load_state_dict(state[name])
         self.causes = dict(state["causes"])
 
     _counters: tuple[str, ...] = ("skipped", "rewound", "consecutive", "spiking")
 
-    def _cause(self, loss: float, norm: float) -> str | None:
+    _windows = ("losses", "norms", "buffers")
+
+    def _forget(self) -> None:
+        for name in self._windows:
+            getattr(self, name).forget()
+
+    def _cause(self, loss: float, norm: float, buffers: float) -> str | None:
         if not math.isfinite(loss):
             return LOSS
         if not math.isfinite(norm):
             return GRADIENT
+        if not math.isfinite(buffers):
+            return BUFFER
         if loss > self.losses.limit:
             return LOSS_SPIKE
-        return GRADIENT_SPIKE if norm > self.norms.limit else None
+        if norm > self.norms.limit:
+            return GRADIENT_SPIKE
+        return BUFFER_SPIKE if buffers > self.buffers.limit else None
 
 
 class Rewind(Skip):
@@ -228,10 +255,10 @@ class Rewind(Skip):
         """``backoff`` while recovering, else 1."""
         return self.backoff if self.recovering else 1.0
 
-    def settle(self, loss: float, norm: float, refused: bool) -> str | None:
+    def settle(self, loss: float, norm: float, refused: bool, buffers: float = 0.0) -> str | None:
         """As `Skip.settle`; a spike that stays is a reason to go back, not a new level."""
         self.recovering = max(0, self.recovering - 1)
-        return super().settle(loss, norm, refused)
+        return super().settle(loss, norm, refused, buffers)
 
     def rewind(self) -> bool:
         """Whether to go back now, and counts it; False once ``max_rewinds`` are used up."""
@@ -240,6 +267,5 @@ class Rewind(Skip):
         self.rewound += 1
         self.consecutive = self.spiking = 0
         self.recovering = self.recover_steps
-        self.losses.forget()
-        self.norms.forget()
+        self._forget()
         return True

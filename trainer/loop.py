@@ -178,8 +178,8 @@ class Trainer:
         """One step as a transaction."""
         self.transaction.begin()
         loss, terms, gradients = self.gradients(batches, self.log_due)
-        norm = self.transaction.with_buffers(total_norm(gradients, self.clip.norm_type))
-        refused = self.guard.judge(loss, norm)
+        norm, buffers = total_norm(gradients, self.clip.norm_type), self.transaction.largest_buffer()
+        refused = self.guard.judge(loss, norm, buffers)
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
             clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))
             self.transaction.commit(gradients, clipped, self.guard.lr_factor, refused)
@@ -191,9 +191,10 @@ class Trainer:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
         self.schedule.step_ended()
-        self.meter.add(loss, norm, clipped, refused, terms)
+        self.meter.add(loss, norm, clipped, refused, terms, buffers)
         if not self.runs_ahead:
-            self._settle(loss.item(), norm.item(), bool(refused))
+            largest = 0.0 if buffers is None else buffers.item()
+            self._settle(loss.item(), norm.item(), bool(refused), largest)
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
@@ -225,14 +226,14 @@ class Trainer:
         """Brings the numbers of the steps since the last time to the host, in one transfer."""
         rows = self.meter.read()
         self.norms.extend(rows)
-        rewound = self.guard.rewound
-        for refused, loss, norm, *_ in rows.tolist() if self.runs_ahead else ():
+        rewound, rows = self.guard.rewound, rows if self.runs_ahead else rows[:0]
+        for (refused, loss, norm, *_), buffers in zip(rows.tolist(), self.meter.buffers, strict=False):
             if self.ending is None and self.guard.rewound == rewound:  # what follows was its fault
-                self._settle(loss, norm, bool(refused))
+                self._settle(loss, norm, bool(refused), buffers)
 
-    def _settle(self, loss: float, norm: float, refused: bool) -> None:
+    def _settle(self, loss: float, norm: float, refused: bool, buffers: float) -> None:
         """Lets the guard count the step; where it gives up, goes back to a snapshot or ends the run."""
-        reason = self.guard.settle(loss, norm, refused)
+        reason = self.guard.settle(loss, norm, refused, buffers)
         if reason and self.snapshots.taken and self.guard.rewind():
             with self.schedule.unmoved():
                 self.snapshots.restore()

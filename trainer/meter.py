@@ -29,6 +29,7 @@ class Meter:
         self.threshold: Tensor | float | None = None
         self.pending: list[Tensor | float] = []
         self.steps = 0
+        self.buffers: list[float] = []
         self.settled: list[list[float]] = []
 
     def add(
@@ -38,15 +39,18 @@ class Meter:
         clip: Clipped,
         refused: Tensor | bool,
         terms: Mapping[str, Tensor],
+        buffers: Tensor | None = None,
     ) -> None:
-        """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms."""
+        """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms, the
+        largest buffer."""
         after: Tensor | float = norm if clip.norm is None else clip.norm
         if isinstance(clip.coefficient, float):  # read now: a float needs no kernel to multiply
             after = norm.item() * clip.coefficient
         elif clip.coefficient is not None:
             after = norm * clip.coefficient
         verdict = refused if isinstance(refused, Tensor) else float(refused)
-        self.pending += (verdict, loss, norm, after, *terms.values())
+        largest = 0.0 if buffers is None else buffers
+        self.pending += (verdict, loss, norm, after, *terms.values(), largest)
         self.steps += 1
         if self.terms is None:
             self.terms = tuple(terms)
@@ -60,13 +64,15 @@ class Meter:
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
 
-        Columns: refused, loss, norm before, norm after, then the terms.
+        Columns: refused, loss, norm before, norm after, then the terms. ``buffers`` then holds the
+        largest buffer of each of these steps.
         """
         if not self.steps:
             return np.empty((0, 4))
         if isinstance(self.threshold, Tensor):
             self.threshold = self.threshold.item()
-        rows = np.array(_read(self.pending)).reshape(self.steps, 4 + len(self.terms or ()))
+        rows = np.array(_read(self.pending)).reshape(self.steps, 5 + len(self.terms or ()))
+        self.buffers, rows = rows[:, -1].tolist(), rows[:, :-1]
         self.pending, self.steps = [], 0
         self.settled += rows.tolist()
         return rows

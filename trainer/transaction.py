@@ -40,10 +40,13 @@ class Transaction:
         if self.buffers:
             torch._foreach_copy_(self.saved, self.buffers)
 
-    def with_buffers(self, norm: Tensor) -> Tensor:
-        """The norm, or NaN if the forward pass has left a buffer that is not finite: the variance of a
-        huge batch overflows in BatchNorm, whose output, the loss and the gradient stay finite."""
-        return norm + 0.0 * total_norm(self.watched, math.inf) if self.watched else norm
+    def largest_buffer(self) -> Tensor | None:
+        """The largest absolute entry of the buffers after the forward pass, shape (); None without any.
+
+        The variance of a huge batch overflows in batch normalization, or is merely huge, while its
+        output, the loss and the gradient stay what they were.
+        """
+        return total_norm(self.watched, math.inf) if self.watched else None
 
     def roll_back(self) -> None:
         """Instead of `commit`: parameters and optimizer were not touched yet, buffers are restored."""
