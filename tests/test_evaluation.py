@@ -183,12 +183,14 @@ def test_evaluation_does_not_feed_the_statistics_of_a_loss(training: bool) -> No
     assert (loss.training, loss.part.training) == (training, False)
 
 
-@pytest.mark.parametrize(("count", "shown"), [(1, 1), (5, 5), (8, 8)])
-def test_the_pictures_are_the_first_inputs_their_predictions_and_targets(count: int, shown: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "shown"), [(1, [0]), (3, [0, 2, 4]), (4, [0, 2, 4, 6]), (5, [*range(5)]), (9, [*range(8)])]
+)
+def test_the_pictures_are_from_all_over_the_first_batch(count: int, shown: list[int]) -> None:
     model, data = picture_net().double(), images().to(torch.device("cpu"), torch.float64)
     pictures = image_samples(model, data, nullcontext, count)
     assert pictures is not None
-    inputs, targets = (tensor[:shown] for tensor in data.val)
+    inputs, targets = (tensor[shown] for tensor in data.val)
     expected = (inputs, model.eval()(inputs).detach(), targets)
     for picture, tensor in zip(pictures, expected, strict=True):
         assert (picture.dtype, picture.device.type) == (torch.float32, "cpu")

@@ -89,6 +89,18 @@ def test_a_diverging_loss_is_drawn(tmp_path: Path) -> None:
     size_of(plots.draw_curves(tmp_path))
 
 
+def test_a_term_that_is_all_of_the_loss_does_not_hide_it() -> None:
+    from matplotlib.figure import Figure
+
+    steps, losses = np.arange(5.0), np.array([3.0, 2.0, math.nan, 1.0, 0.5])
+    whole, part = (steps, losses), (steps, 0.9 * losses)
+    cases: tuple[dict[str, Any], ...] = ({"mse": whole}, {"mse": part}, {"mse": part, "z": whole}, {})
+    for terms, shown in zip(cases, ([], ["mse"], ["mse"], []), strict=True):
+        axes = Figure().add_subplot()
+        plots._loss(axes, {"train/loss": whole} | {f"train/loss/{k}": v for k, v in terms.items()})
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", *shown]
+
+
 def test_fewer_than_two_points_are_no_curve(tmp_path: Path) -> None:
     assert plots.draw_curves(tmp_path) is None
     write(tmp_path, [])

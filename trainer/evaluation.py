@@ -73,14 +73,15 @@ def image_samples(
     autocast: Callable[[], AbstractContextManager[object]],
     count: int = 10,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The first validation inputs, their predictions and targets, each (count, C, H, W) float32 on the
-    CPU; None where these are no images of 1 or 3 channels."""
+    """Inputs from all over the first validation batch, their predictions and targets, each (count, C, H,
+    W) float32 on the CPU; None where these are no images of 1 or 3 channels."""
     inputs, targets = next(data.validation(), (None, None))
     if inputs is None or not _are_images(inputs) or not _are_images(targets):
         return None
+    spread = slice(None, None, max(1, len(inputs) // count))  # neighbours are often alike
+    inputs, targets = inputs[spread][:count], targets[spread][:count]
     with evaluating(model), autocast():
-        predictions = model(inputs[:count])
-    samples = (inputs[:count], predictions, targets[:count])
+        samples = (inputs, model(inputs), targets)
     return tuple(tensor.float().cpu() for tensor in samples)  # type: ignore[return-value]
 
 

@@ -180,7 +180,8 @@ def _head(figure: Figure, summary: Mapping[str, Any]) -> None:
 def _loss(axes: Axes, series: Series) -> None:
     _line(axes, series, "train/loss", BLUE, "train")
     _line(axes, series, "val/loss", ORANGE, "validation", linewidth=1.8)
-    terms = [tag for tag in series if tag.startswith("train/loss/")]
+    is_all = partial(np.array_equal, series.get("train/loss"), equal_nan=True)  # it would hide the loss
+    terms = [tag for tag in series if tag.startswith("train/loss/") and not is_all(series[tag])]
     for index, tag in enumerate(terms):
         _line(axes, series, tag, TERMS[index % 4], tag.split("/", 2)[2], linewidth=0.7)
     steps, skipped = series.get("guard/skipped", (np.empty(0), np.empty(0)))
@@ -215,8 +216,7 @@ def _histogram(axes: Axes, series: Series) -> None:
     high = max(float(losses[-1]), low + 1e-6 * abs(low) + 1e-12)  # equal losses too need a width
     decades = math.log10(high / low) if 0 < 20 * low < high else 0.0
     counts, edges = np.histogram(losses, (np.geomspace if decades else np.linspace)(low, high, 41))
-    axes.set_xscale("log" if decades else "linear")
-    axes.set_xlim(edges[0], edges[-1])
+    axes.set(xscale="log" if decades else "linear", xlim=(edges[0], edges[-1]))
     axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75)
     ticks(axes.xaxis, decades)
     axes.set_xlabel("training loss")

@@ -91,7 +91,7 @@ class Mark:
         draws = torch.rand(len(patches), len(RADII), generator=generator)
         message = (draws.argsort(1) < MARKED).to(patches)
         key = _key().to(patches.device, patches.dtype.to_complex())
-        rings = _rings().to(patches)
+        rings = ring_masks().to(patches)
         amplitude = self.strength * (message @ rings.flatten(1)).reshape(patches.shape)
         pattern = amplitude * key
         hidden = ifft2(ifftshift(pattern, PLANE), norm="ortho").real
@@ -123,7 +123,7 @@ def bit_accuracy(predictions: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
 
 def _marked(plane: Tensor) -> Tensor:
     modulus = plane.abs() if plane.is_complex() else plane
-    rings = _rings().to(modulus).flatten(1)
+    rings = ring_masks().to(modulus).flatten(1)
     means = modulus.flatten(1) @ (rings / rings.sum(1, keepdim=True)).T
     rank = means.argsort(1, descending=True).argsort(1)
     return rank < MARKED
@@ -134,7 +134,7 @@ def _spectrum(pictures: Tensor) -> Tensor:
     return plane
 
 
-def _rings() -> Tensor:
+def ring_masks() -> Tensor:
     """1 where a frequency belongs to a ring, (8, 32, 32)."""
     frequency = torch.arange(SIZE) - SIZE // 2
     radius = torch.hypot(*torch.meshgrid(frequency.float(), frequency.float(), indexing="ij"))
