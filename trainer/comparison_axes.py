@@ -27,11 +27,20 @@ class Scale:
         values: what has to fit on it.
         margin: as a share of the whole; 0 for none.
         at_low_end: whether the margin is there.
+        may_be_log: whether it is logarithmic where the values span more than a factor of 20: losses and
+            norms, but no decibels and no shares.
     """
 
-    def __init__(self, values: Iterable[float], margin: float = 0.0, at_low_end: bool = True) -> None:
+    def __init__(
+        self,
+        values: Iterable[float],
+        margin: float = 0.0,
+        at_low_end: bool = True,
+        may_be_log: bool = True,
+    ) -> None:
         finite = [value for value in values if math.isfinite(value)]
-        self.kind = "log" if finite and 0 < 20 * min(finite) < max(finite) else "linear"
+        spans = may_be_log and bool(finite) and 0 < 20 * min(finite) < max(finite)
+        self.kind = "log" if spans else "linear"
         low, high = (self._into(bound(finite, default=0.0)) for bound in (min, max))
         room = (high - low) or abs(high) / 100 or 1.0
         low, high = low - 0.06 * room, high + 0.06 * room

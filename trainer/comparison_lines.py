@@ -61,7 +61,8 @@ def draw_lines(figure: Figure, comparison: Comparison, axis: str) -> None:
     )
     lost = any(variant.diverged for variant in variants)
     margin = 0.055 * (len(names) + 1) if lost else 0.0
-    scale = Scale((end for v in variants for end in ends(v)), margin, comparison.higher_is_better)
+    low = comparison.higher_is_better
+    scale = Scale((end for v in variants for end in ends(v)), margin, low, may_be_log=not low)
     most = max((100 * (variant.spiking or 0.0) for variant in variants), default=0.0)
     width = (WIDTH - LEFT - EDGE - GUTTER * (len(panels) - 1)) / len(panels)
     for column, panel in enumerate(panels):

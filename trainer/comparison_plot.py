@@ -96,7 +96,8 @@ def _objective_rows(axes: Axes, comparison: Comparison) -> None:
     lost = any(variant.diverged for variant in variants)
     values = [list(variant.values.values()) for variant in variants]
     bars = [end for variant in variants for end in ends(variant)]
-    scale = Scale([*bars, *(value for row in values for value in row)], 0.17 if lost else 0.0, low)
+    dots = (value for row in values for value in row)
+    scale = Scale([*bars, *dots], 0.17 if lost else 0.0, low, may_be_log=not low)
     _rows(axes, values, [v.mean for v in variants], [v.deviation for v in variants], scale)
     if variants[0].mean is not None:
         axes.axvline(variants[0].mean, color=INK, ls=":", lw=1.0, zorder=0)
