@@ -62,7 +62,8 @@ def tabular_bar() -> Bar:
 def watermark_bar() -> Bar:
     """The mean of the real part over each ring."""
     figures = watermark.told_rightly()
-    return Bar(figures["mean"], f"mean over each ring; likelihood ratio {figures['likelihood ratio']:.4f}")
+    best = figures["likelihood ratio"]
+    return Bar(figures["mean"], f"mean over each ring; their likelihood ratio: {best:.4f}")
 
 
 # By the name of the recipe; one without a bar is trained all the same.
@@ -98,7 +99,7 @@ def _cpu_seconds() -> float:
 def missed(objective: dict[str, Any], bar: Bar) -> bool:
     """Whether the result is not better than the bar."""
     ahead = objective["value"] - bar.value
-    return bool((ahead if objective["higher_is_better"] else -ahead) <= 0)
+    return not (ahead if objective["higher_is_better"] else -ahead) > 0  # NaN misses too
 
 
 def row(name: str, summary: dict[str, Any], seconds: float, bar: Bar | None) -> str:

@@ -1,7 +1,7 @@
 """What the diabetes recipe is measured against: ordinary least squares on the same patients.
 
-``python -m benchmarks.tabular`` prints mean absolute error and R² on the validation patients, of the mean
-of the training patients and of the linear regression, which has a closed form and nothing to tune.
+``python -m benchmarks.tabular`` prints mean absolute error and R² on the validation patients: of the
+mean of the training patients, and of the linear regression, in which there is nothing to tune.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from trainer.data.watermark import Mark, bit_accuracy, ring_masks, watermark
 def likelihood_ratio(real: Tensor, mark: Mark) -> Tensor:
     """Σ a·Re z − a²/2 over each ring, written all over the ring; (B, 1, 32, 32) to the same.
 
-    z, divided by the root mean square of unmarked pictures, is of variance 1; the mark adds strength over
-    that root mean square to it, a. Where pictures are loud a is small and such a frequency says little.
+    z is divided by the root mean square of unmarked pictures, so that E|z|² = 1; the mark adds a to it,
+    its strength over that root mean square. Where pictures are loud, a frequency says little.
     """
     a, masks = mark.strength / mark.usual, ring_masks().flatten(1)
     sums = (a * real - a.square() / 2).flatten(1) @ masks.T

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -147,18 +146,6 @@ def test_defaults_in_yaml_and_python_agree(name: str) -> None:
 
 def test_every_excuse_is_about_a_part_there_is() -> None:
     assert {part for part, _ in ON_PURPOSE} - set(NODES) == set()
-
-
-@pytest.mark.parametrize(
-    "option", [option for option in OPTIONS if option.group == "experiment"], ids=_id
-)
-def test_every_experiment_trains(option: Option) -> None:
-    (job,) = composed(f"python train.py experiment={option.name}", ["trainer.max_steps=2"])
-    prepared = job.prepare()
-    summary = prepared.trainer.fit(prepared.data)
-    assert (summary["status"], summary["steps"]) == ("completed", 2)
-    assert summary["guard"]["skipped"] == 0
-    assert math.isfinite(summary["metrics"]["val/loss"]["last"])
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.group == "sweep"], ids=_id)

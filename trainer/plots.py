@@ -180,8 +180,8 @@ def _head(figure: Figure, summary: Mapping[str, Any]) -> None:
 def _loss(axes: Axes, series: Series) -> None:
     _line(axes, series, "train/loss", BLUE, "train")
     _line(axes, series, "val/loss", ORANGE, "validation", linewidth=1.8)
-    is_all = partial(np.array_equal, series.get("train/loss"), equal_nan=True)  # it would hide the loss
-    terms = [tag for tag in series if tag.startswith("train/loss/") and not is_all(series[tag])]
+    hides = partial(np.array_equal, series.get("train/loss", []), equal_nan=True)  # the loss's line
+    terms = [tag for tag in series if tag.startswith("train/loss/") and not hides(series[tag])]
     for index, tag in enumerate(terms):
         _line(axes, series, tag, TERMS[index % 4], tag.split("/", 2)[2], linewidth=0.7)
     steps, skipped = series.get("guard/skipped", (np.empty(0), np.empty(0)))
