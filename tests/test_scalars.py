@@ -1,4 +1,4 @@
-"""A formula in floats and the same in tensors agree bit for bit."""
+"""A formula in floats and the same in tensors agree: bit for bit, a root to its last place."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ FINITE = st.floats(1e-100, 1e100)
 def test_floats_and_tensors_agree(a: float, b: float) -> None:
     pairs: list[tuple[Number, Number]] = [
         (function(a, b), function(*(torch.tensor(n, dtype=torch.float64) for n in (a, b))))
-        for function in (larger, smaller, lambda a, b: where(a < b, a / b, root(a)))
+        for function in (larger, smaller, lambda a, b: where(a < b, a / b, b / a))
     ]
     assert all(isinstance(float_, float) and float_ == tensor for float_, tensor in pairs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(value=FINITE)
+def test_roots_agree_but_for_the_last_place(value: float) -> None:
+    tensor = root(torch.tensor(value, dtype=torch.float64))
+    assert abs(float(tensor) - math.sqrt(value)) <= math.ulp(math.sqrt(value))
 
 
 @pytest.mark.parametrize("kind", [float, lambda n: torch.tensor(n, dtype=torch.float64)])

@@ -1,8 +1,8 @@
 """What a formula needs beside + − · /, on numbers of the host and on tensors alike.
 
 A threshold that is learned from norms takes some thirty operations: of a tensor's they cost a small
-model a good part of its step, of Python's floats next to nothing. Both are float64, and bit for bit the
-same.
+model a good part of its step, of Python's floats next to nothing. Both are float64 and agree bit for
+bit but in `root`: torch's square root on a CPU may be off by a unit in the last place.
 """
 
 from __future__ import annotations
