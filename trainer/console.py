@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import rich.console
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -137,6 +138,24 @@ class Console:
             self._live.stop()
             self._live = None
 
+    def show(self, *parts: RenderableType, brief: str = "") -> None:
+        """Prints tables and lines.
+
+        Args:
+            parts: from above to below.
+            brief: what a job of a sweep prints instead; nothing if empty.
+        """
+        if self._brief:
+            if brief:
+                self._line(f"\t   {brief}")
+            return
+        with self._out.capture() as shown:
+            self._out.print(*parts, sep="\n")
+        # Cells come padded to their column, and blanks at line ends would litter a log.
+        for line in Text.from_ansi(shown.get()).split():
+            line.rstrip()
+            self._out.print(line, soft_wrap=True)
+
     def finish(self, summary: Mapping[str, Any], folder: Path | None) -> None:
         """Closes the bar and prints the closing table and the command that opens the curves.
 
@@ -148,12 +167,7 @@ class Console:
         if self._brief:
             self._line(f"\t   {short(summary)}")
             return
-        with self._out.capture() as tables:
-            self._out.print("", figures(summary), "", facts(summary), "", sep="\n")
-        # Cells come padded to their column, and blanks at line ends would litter a log.
-        for line in Text.from_ansi(tables.get()).split():
-            line.rstrip()
-            self._out.print(line, soft_wrap=True)
+        self.show("", figures(summary), "", facts(summary), "")
         if folder is not None and (folder / "curves.png").exists():
             self._line(f"curves      {typed(folder / 'curves.png')}")
         if folder is not None:

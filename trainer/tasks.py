@@ -44,7 +44,7 @@ class Train:
         """Returns the summary, which is also in ``folder/summary.json``; the folder exists."""
         trainer, data = job.trainer, job.data
         horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-        console.start(_header(job), horizon.steps, trainer.step, horizon.per_epoch)
+        console.start(header(job), horizon.steps, trainer.step, horizon.per_epoch)
         for note in job.notes:
             console.note(note)
         board = TensorBoard(folder, trainer.step)
@@ -76,7 +76,8 @@ def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:
         board.images(job.trainer.step, *samples)
 
 
-def _header(job: Job) -> list[str]:
+def header(job: Job) -> list[str]:
+    """Three lines on what a job is about: what was chosen, and how large it is."""
     count = sum(parameter.numel() for parameter in job.trainer.parameters)
     what = {key: f"{key}={value}" for key, value in job.choices.items()}
     lines = [what.pop("data"), what.pop("model"), what.pop("loss"), what.pop("clip")]

@@ -1,0 +1,105 @@
+"""Whether accumulated batches make the step that one large batch makes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.clipping import Clip
+from trainer.data.tensors import Batch, each
+from trainer.diagnostics.finding import MOST_FAILURES, Check, Failure, index_of
+from trainer.diagnostics.scratch import copied, named_parameters, scratch
+from trainer.diagnostics.steps import Steps
+from trainer.evaluation import Loss
+
+
+def check_accumulation(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    batch: Batch,
+    *,
+    clip: Clip | None = None,
+    parts: int = 2,
+    tolerance: float = 1e-6,
+) -> Check:
+    """‖c(Σ gᵢnᵢ/n) − c(g)‖∞ / ‖c(g)‖∞ < tolerance for each tensor: a gradient accumulated over parts
+    of a batch and then clipped is that of the whole batch clipped.
+
+    In float64 and in evaluation mode, in which no sample depends on its neighbours; so this is about
+    the loss, which has to be a mean over samples, and about the clip, which has to come after all parts.
+
+    Args:
+        model: takes the batch's inputs.
+        loss: ``(predictions, targets)`` to a scalar, or to ``(scalar, {term: scalar})``.
+        optimizer: over their parameters; it takes no step.
+        batch: some samples, (inputs, targets), at least two.
+        clip: a mode of `trainer.clipping`, bound if it wants to be; None for none.
+        parts: into which the batch is cut, >= 2.
+        tolerance: on the relative error.
+
+    Returns:
+        The check; nothing has changed.
+
+    Example:
+        >>> from trainer.clipping import ClipByNorm
+        >>> model = torch.nn.Linear(3, 2)
+        >>> batch = torch.randn(4, 3), torch.randn(4, 2)
+        >>> optimizer, clip = torch.optim.SGD(model.parameters(), 0.1), ClipByNorm(0.1)
+        >>> check_accumulation(model, torch.nn.MSELoss(), optimizer, batch, clip=clip).passed
+        True
+        >>> check_accumulation(model, torch.nn.MSELoss(reduction="sum"), optimizer, batch).passed
+        False
+    """
+    count = len(batch[0])
+    if count < 2:
+        return Check("accumulation", limit=tolerance, skipped="the batch has a single sample")
+    ends = [count * part // parts for part in range(parts + 1)]
+    rows = [slice(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]
+    with scratch(model, loss, optimizer=optimizer, dtype=torch.float64):
+        for part in (model, loss):
+            if isinstance(part, nn.Module):
+                part.eval()
+        whole = copied(batch, torch.float64)
+        cut = [each(itemgetter(row), whole) for row in rows]
+        steps = Steps(model, loss, optimizer, clip=clip)
+        together, apart = _clipped(steps, [whole]), _clipped(steps, cut)
+    names = {id(p): name for name, p in named_parameters(model, loss).items()}
+    worst, failures = 0.0, []
+    for parameter, expected in together.items():
+        got = apart[parameter]
+        errors = (got - expected).abs().flatten() / expected.abs().max().clamp(min=1e-300)
+        place = int(errors.nan_to_num(math.inf).argmax())
+        worst = max(worst, errors[place].item())
+        if not errors[place] < tolerance:
+            one, other = (f"{tensor.flatten()[place].item():.6g}" for tensor in (got, expected))
+            values = f"{one} accumulated", f"{other} in one batch"
+            name = names.get(id(parameter), "a parameter that is not the model's")
+            failures.append(Failure(name, *values, CAUSE, index_of(got, place)))
+    looked_at = f"{count} samples in {len(rows)} parts and in one, clipped"
+    return Check("accumulation", looked_at, tuple(failures[:MOST_FAILURES]), worst, tolerance)
+
+
+def _clipped(steps: Steps, batches: Sequence[Batch]) -> dict[Tensor, Tensor]:
+    """The clipped gradient of each parameter; the clip's state, and that of the optimizer which some
+    clips change, are as before."""
+    state = copy.deepcopy(steps.clip.state_dict())
+    _, norm = steps.measure(batches)
+    clipped = steps.clip(steps.found, norm)
+    steps.clip.load_state_dict(state)
+    coefficient = 1.0 if clipped.coefficient is None else clipped.coefficient
+    trained = [parameter for parameter in steps.parameters if parameter.grad is not None]
+    return {p: g * coefficient for p, g in zip(trained, steps.found, strict=True)}
+
+
+CAUSE = (
+    "the loss is no mean over the samples: a sum, a mean over what a mask counts, or a statistic of the "
+    "batch"
+)
