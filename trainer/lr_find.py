@@ -107,10 +107,19 @@ def draw_rates(rates: Rates, present: float, path: Path) -> None:
         axes.axvline(present, color=INK, ls=":", lw=1.0, label=f"configured, {present:g}")
         if rates.suggested is not None:
             axes.axvline(rates.suggested, color=ORANGE, lw=1.4, label=f"suggested, {rates.suggested:g}")
-        axes.set(xscale="log", xlabel="learning rate")
+        axes.set(xscale="log", xlabel="learning rate", ylim=_limits(rates))
         axes.set_title("Loss while the learning rate grows", pad=20)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=4, borderaxespad=0.0)
         figure.savefig(path)
+
+
+def _limits(rates: Rates) -> tuple[float, float]:
+    """Of the y axis: what comes before the minimum fills it, the rise at the end may leave it."""
+    lowest = rates.smoothed.index(min(rates.smoothed))
+    before = rates.smoothed[: lowest + 1] + rates.losses[: lowest + 1]
+    low, high = min(before), max(before)
+    room = 0.1 * (high - low) or 1e-3 * abs(high) or 1.0
+    return low - room, high + 3 * room
 
 
 def _endless(data: Data) -> Iterator[Batch]:

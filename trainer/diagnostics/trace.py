@@ -55,7 +55,7 @@ def changed_in_place(model: nn.Module, inputs: Tensor) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def first_not_finite(model: nn.Module, inputs: Tensor) -> tuple[str, Any] | None:
+def first_not_finite(model: nn.Module, inputs: Tensor) -> tuple[str, Any]:
     """The first module, inner ones first, that returns a value which is not finite although it was given
     only finite ones, and what the model predicts; the name is empty where there is none."""
     names: list[str] = []
@@ -66,7 +66,7 @@ def first_not_finite(model: nn.Module, inputs: Tensor) -> tuple[str, Any] | None
 
     with watching(model, seen):
         predictions = model(inputs)
-    return (names[0] if names else "", predictions)
+    return names[0] if names else "", predictions
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
