@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from trainer.clipping import Clip
 from trainer.data.tensors import Batch, each
 from trainer.diagnostics.finding import MOST_FAILURES, Check, Failure, index_of
-from trainer.diagnostics.scratch import copied, named_parameters, scratch
+from trainer.diagnostics.scratch import copied, keeping, named_parameters, scratch
 from trainer.diagnostics.steps import Steps
 from trainer.evaluation import Loss
 
@@ -63,14 +62,9 @@ def check_accumulation(
         return Check("accumulation", limit=tolerance, skipped="the batch has a single sample")
     ends = [count * part // parts for part in range(parts + 1)]
     rows = [slice(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]
-    with scratch(model, loss, optimizer=optimizer, dtype=torch.float64):
-        for part in (model, loss):
-            if isinstance(part, nn.Module):
-                part.eval()
-        whole = copied(batch, torch.float64)
-        cut = [each(itemgetter(row), whole) for row in rows]
-        steps = Steps(model, loss, optimizer, clip=clip)
-        together, apart = _clipped(steps, [whole]), _clipped(steps, cut)
+    whole = copied(batch, torch.float64)
+    cut = [each(itemgetter(row), whole) for row in rows]
+    together, apart = (_clipped(model, loss, optimizer, clip, part) for part in ([whole], cut))
     names = {id(p): name for name, p in named_parameters(model, loss).items()}
     worst, failures = 0.0, []
     for parameter, expected in together.items():
@@ -87,16 +81,20 @@ def check_accumulation(
     return Check("accumulation", looked_at, tuple(failures[:MOST_FAILURES]), worst, tolerance)
 
 
-def _clipped(steps: Steps, batches: Sequence[Batch]) -> dict[Tensor, Tensor]:
-    """The clipped gradient of each parameter; the clip's state, and that of the optimizer which some
-    clips change, are as before."""
-    state = copy.deepcopy(steps.clip.state_dict())
-    _, norm = steps.measure(batches)
-    clipped = steps.clip(steps.found, norm)
-    steps.clip.load_state_dict(state)
-    coefficient = 1.0 if clipped.coefficient is None else clipped.coefficient
-    trained = [parameter for parameter in steps.parameters if parameter.grad is not None]
-    return {p: g * coefficient for p, g in zip(trained, steps.found, strict=True)}
+def _clipped(
+    model: nn.Module, loss: Loss, optimizer: Optimizer, clip: Clip | None, batches: Sequence[Batch]
+) -> dict[Tensor, Tensor]:
+    """The clipped gradient of each parameter."""
+    with keeping(clip), scratch(model, loss, optimizer=optimizer, dtype=torch.float64):
+        for part in (model, loss):
+            if isinstance(part, nn.Module):
+                part.eval()
+        steps = Steps(model, loss, optimizer, clip=clip)
+        _, norm = steps.measure(batches)
+        clipped = steps.clip(steps.found, norm)
+        coefficient = 1.0 if clipped.coefficient is None else clipped.coefficient
+        trained = [parameter for parameter in steps.parameters if parameter.grad is not None]
+        return {p: g * coefficient for p, g in zip(trained, steps.found, strict=True)}
 
 
 CAUSE = (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer.clipping import total_norm
 from trainer.data.tensors import Batch
 from trainer.diagnostics.finding import MOST_FAILURES, Check, Failure
 from trainer.diagnostics.scratch import copied, named_parameters, scratch
@@ -85,12 +86,13 @@ def _train(
     uses = Uses()
     for _ in range(STEPS):
         with uses:
-            _, norm = steps.measure([copied(batch)])
+            _, _, steps.found = steps.gradients([copied(batch)])
         for name, parameter in named.items():
             if parameter.grad is not None:
                 entry = parameter.grad.to_dense().abs().max().item() if parameter.numel() else 1.0
                 largest[name] = max(largest[name] or 0.0, entry)
-        steps.commit(norm)
+        if steps.found:  # else the optimizer is for another model
+            steps.commit(total_norm(steps.found))
     return {name for name, parameter in named.items() if id(parameter) in uses.ids}, largest
 
 

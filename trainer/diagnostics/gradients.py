@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,14 +124,14 @@ class _Surface:
         trained = (p for module in modules for p in module.parameters() if p.requires_grad)
         self.parameters = list({id(p): p for p in trained}.values())
         self.origin = [p.detach().clone() for p in self.parameters]
-        self.buffers = [buffer for module in modules for buffer in module.buffers()]
-        self.saved = [buffer.clone() for buffer in self.buffers]
+        tables = [inner._buffers for module in modules for inner in module.modules()]
+        self.buffers = [(table, _cloned(table)) for table in tables]
         self.gradients: dict[int, Tensor] = {}
 
     def total(self) -> Tensor:
         """The loss, with the same dropout and the same buffers each time."""
-        for buffer, saved in zip(self.buffers, self.saved, strict=True):
-            buffer.copy_(saved)
+        for table, saved in self.buffers:
+            table.update(_cloned(saved))
         torch.manual_seed(self.seed)
         inputs, targets = copied(self.batch)
         return split_loss(self.loss(self.model(inputs), targets))[0]
@@ -209,6 +209,10 @@ class _Surface:
     def _noise(self, like: Tensor, *key: int) -> Tensor:
         generator = seeded_generator(self.seed, *key, like.numel())
         return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)
+
+
+def _cloned(buffers: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()}
 
 
 def _flat(tensor: Tensor) -> Tensor:

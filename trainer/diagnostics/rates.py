@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from trainer import checks
 from trainer.clipping import Clip
 from trainer.data.tensors import Batch
-from trainer.diagnostics.repeats import keeping
-from trainer.diagnostics.scratch import copied, scratch
+from trainer.diagnostics.scratch import copied, keeping, scratch
 from trainer.diagnostics.steps import Steps
 from trainer.evaluation import Loss
 from trainer.rng import seed_everything

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +22,7 @@ from trainer.diagnostics.finding import (
     first_difference,
     largest_difference,
 )
-from trainer.diagnostics.scratch import copied, named_parameters, named_state, scratch
+from trainer.diagnostics.scratch import copied, keeping, named_parameters, named_state, scratch
 from trainer.diagnostics.steps import Steps, device_of
 from trainer.diagnostics.trace import tensors_in, watching
 from trainer.evaluation import Loss
@@ -157,17 +155,6 @@ def check_resume(
     failures = _differing(other, one, "as without the interruption", causes)[:MOST_FAILURES]
     looked_at = f"{len(parts)} parts saved after {STEPS} steps, {len(one)} tensors"
     return Check("resume", looked_at, tuple(failures), _apart(other, one))
-
-
-@contextmanager
-def keeping(*parts: Any) -> Iterator[None]:
-    """The parts that have a state, such as a clip, are afterwards in that which they were in."""
-    states = [(part, copy.deepcopy(part.state_dict())) for part in parts if hasattr(part, "state_dict")]
-    try:
-        yield
-    finally:
-        for part, state in states:
-            part.load_state_dict(state)
 
 
 @dataclass(frozen=True, slots=True)

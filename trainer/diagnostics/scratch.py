@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,8 @@ def scratch(
 
     The tensors stay the objects they are, with other content, so that whoever holds on to one sees the
     copies too. Gradients are None inside; they, the modes of the modules, the optimizer's settings and
-    the random number generators are as they were afterwards.
+    the random number generators are as they were afterwards. What a module keeps in plain attributes is
+    not.
 
     Args:
         parts: model and loss; what is no module is left alone.
@@ -35,7 +37,11 @@ def scratch(
     known = {id(tensor) for tensor in tensors}
     tensors += [t for group in groups for t in group["params"] if id(t) not in known]
     originals = [(tensor, tensor.data, tensor.grad) for tensor in tensors]
-    modes = [(module, module.training) for m in modules for module in m.modules()]
+    inner = [module for m in modules for module in m.modules()]
+    modes = [(module, module.training) for module in inner]
+    tables: list[tuple[Any, Any]] = [
+        (table, dict(table)) for m in inner for table in (m._parameters, m._buffers)
+    ]
     device = tensors[0].device if tensors else torch.device("cpu")
     generators = rng_state(device)
     settings = [dict(group) for group in groups]
@@ -51,6 +57,9 @@ def scratch(
             tensor.grad = None  # or a gradient of another type would forbid the change back
             tensor.data = data
             tensor.grad = gradient
+        for table, entries in tables:  # a module may have put another tensor in the place of a buffer
+            table.clear()
+            table.update(entries)
         for module, training in modes:
             module.training = training
         if optimizer is not None:
@@ -64,6 +73,17 @@ def scratch(
                 group.clear()
                 group.update(earlier)
         set_rng_state(device, generators)
+
+
+@contextmanager
+def keeping(*parts: Any) -> Iterator[None]:
+    """The parts that have a state, such as a clip, are afterwards in that which they were in."""
+    states = [(part, copy.deepcopy(part.state_dict())) for part in parts if hasattr(part, "state_dict")]
+    try:
+        yield
+    finally:
+        for part, state in states:
+            part.load_state_dict(state)
 
 
 def copied(batch: Batch, like: torch.dtype | None = None) -> Batch:

@@ -42,6 +42,7 @@ class Steps:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         format = Precision(precision, device_of(model))
         self.gradients = Gradients(model, loss, self.parameters, format)
+        self.found: list[Tensor] = []
         self.clip: Clip = clip or NoClip()
         self.scheduler = scheduler
         modules = [part for part in (model, loss) if isinstance(part, nn.Module)]

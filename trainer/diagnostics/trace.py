@@ -75,13 +75,13 @@ def all_finite(tensors: list[Tensor]) -> bool:
 
 
 class Uses(TorchFunctionMode):
-    """Takes note of which tensors are arguments of a torch function; to read a shape is no use."""
+    """Takes note of which tensors are arguments of a torch function; to read an attribute is no use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ids: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") != "__get__":
+        if getattr(func, "__name__", "") not in ("__get__", "__set__"):
             self.ids |= {id(tensor) for tensor in tensors_in([*args, *(kwargs or {}).values()])}
         return func(*args, **(kwargs or {}))
