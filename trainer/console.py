@@ -150,7 +150,8 @@ class Console:
                 self._line(f"\t   {brief}")
             return
         with self._out.capture() as shown:
-            self._out.print(*parts, sep="\n")
+            for part in parts:
+                self._out.print(part, soft_wrap=isinstance(part, str | Text))
         # Cells come padded to their column, and blanks at line ends would litter a log.
         for line in Text.from_ansi(shown.get()).split():
             line.rstrip()

@@ -95,7 +95,7 @@ def first_difference(got: Tensor, expected: Tensor) -> tuple[tuple[int, ...] | N
     """The first entry in which two tensors differ, and both values; None where they agree to the bit."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
         return None, f"{tuple(got.shape)} {got.dtype}", f"{tuple(expected.shape)} {expected.dtype}"
-    same = (got == expected) | ((got != got) & (expected != expected))
+    same = _same(got, expected)
     if same.all():
         return None
     place = int((~same).flatten().nonzero()[0])
@@ -105,9 +105,13 @@ def first_difference(got: Tensor, expected: Tensor) -> tuple[tuple[int, ...] | N
 
 def largest_difference(got: Tensor, expected: Tensor) -> float:
     """The largest absolute difference of any entry; inf where the shapes differ, or a NaN is in one."""
-    if got.shape != expected.shape or not got.numel():
-        return 0.0 if got.shape == expected.shape else math.inf
-    wide = [t if t.is_complex() else t.double() for t in (got, expected)]
-    apart = float((wide[0] - wide[1]).abs().nan_to_num(math.inf).max())
-    both = (got != got) & (expected != expected)
-    return 0.0 if apart == math.inf and bool(((got == expected) | both).all()) else apart
+    if got.shape != expected.shape:
+        return math.inf
+    wide = [tensor if tensor.is_complex() else tensor.double() for tensor in (got, expected)]
+    apart = (wide[0] - wide[1]).abs().masked_fill(_same(got, expected), 0.0)
+    return float(apart.nan_to_num(math.inf, math.inf).max()) if apart.numel() else 0.0
+
+
+def _same(some: Tensor, others: Tensor) -> Tensor:
+    """Where two tensors agree, NaN with NaN too."""
+    return (some == others) | ((some != some) & (others != others))
