@@ -142,6 +142,8 @@ def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
 
 
 def _is_unfinished(folder: Path) -> bool:
+    if not ((folder / SWEEP).exists() or (folder / "metrics.jsonl").exists()):
+        return False  # nothing was trained there: task=verify, or cut short before it began
     try:
         lock(folder).close()
     except BlockingIOError:

@@ -120,7 +120,8 @@ def _table(done: Sequence[Check]) -> Table:
     for check in done:
         verdict = Text(check.verdict, STYLES[check.verdict])
         limit = MISSING if check.limit is None else f"{check.limit:g}"
-        figure = "0" if check.worst == 0 else number(check.worst, 3)
+        whole = isinstance(check.worst, int) or check.worst == 0
+        figure = f"{check.worst:.0f}" if whole else number(check.worst, 3)
         looked_at = check.skipped or check.looked_at
         table.add_row(check.name, verdict, figure, limit, Text(looked_at, "dim"))
     return table

@@ -30,7 +30,8 @@ def check_accumulation(
     tolerance: float = 1e-6,
 ) -> Check:
     """‖c(Σ gᵢnᵢ/n) − c(g)‖∞ / ‖c(g)‖∞ < tolerance for each tensor: a gradient accumulated over parts
-    of a batch and then clipped is that of the whole batch clipped.
+    of a batch and then clipped is that of the whole batch clipped, and so it is before the clip, which
+    hides a wrong factor where it binds.
 
     In float64 and in evaluation mode, in which no sample depends on its neighbours; so this is about
     the loss, which has to be a mean over samples, and about the clip, which has to come after all parts.
@@ -64,37 +65,43 @@ def check_accumulation(
     rows = [slice(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]
     whole = copied(batch, torch.float64)
     cut = [each(itemgetter(row), whole) for row in rows]
-    together, apart = (_clipped(model, loss, optimizer, clip, part) for part in ([whole], cut))
+    together, apart = (_gradients(model, loss, optimizer, clip, part) for part in ([whole], cut))
     names = {id(p): name for name, p in named_parameters(model, loss).items()}
-    worst, failures = 0.0, []
-    for parameter, expected in together.items():
-        got = apart[parameter]
-        errors = (got - expected).abs().flatten() / expected.abs().max().clamp(min=1e-300)
+    least = 1e-9 * max((g.abs().max().item() for g in together.values()), default=0.0) + 1e-300
+    worst = 0.0
+    failures: dict[str, Failure] = {}
+    for (parameter, stage), expected in together.items():
+        got = apart[parameter, stage]
+        # A gradient that is 0 but for rounding is compared with those of other tensors.
+        errors = (got - expected).abs().flatten() / expected.abs().max().clamp(min=least)
         place = int(errors.nan_to_num(math.inf).argmax())
         worst = max(worst, errors[place].item())
         if not errors[place] < tolerance:
             one, other = (f"{tensor.flatten()[place].item():.6g}" for tensor in (got, expected))
-            values = f"{one} accumulated", f"{other} in one batch"
+            values = f"{one} accumulated{stage}", f"{other} in one batch"
             name = names.get(id(parameter), "a parameter that is not the model's")
-            failures.append(Failure(name, *values, CAUSE, index_of(got, place)))
+            failures.setdefault(name, Failure(name, *values, CAUSE, index_of(got, place)))
     looked_at = f"{count} samples in {len(rows)} parts and in one, clipped"
-    return Check("accumulation", looked_at, tuple(failures[:MOST_FAILURES]), worst, tolerance)
+    found = tuple(failures.values())[:MOST_FAILURES]
+    return Check("accumulation", looked_at, found, worst, tolerance)
 
 
-def _clipped(
+def _gradients(
     model: nn.Module, loss: Loss, optimizer: Optimizer, clip: Clip | None, batches: Sequence[Batch]
-) -> dict[Tensor, Tensor]:
-    """The clipped gradient of each parameter."""
+) -> dict[tuple[Tensor, str], Tensor]:
+    """The gradient of each parameter as it is, and clipped."""
     with keeping(clip), scratch(model, loss, optimizer=optimizer, dtype=torch.float64):
         for part in (model, loss):
             if isinstance(part, nn.Module):
                 part.eval()
         steps = Steps(model, loss, optimizer, clip=clip)
         _, norm = steps.measure(batches)
+        trained = [parameter for parameter in steps.parameters if parameter.grad is not None]
+        pairs = list(zip(trained, steps.found, strict=True))
+        raw = {(parameter, ""): gradient.clone() for parameter, gradient in pairs}
         clipped = steps.clip(steps.found, norm)
         coefficient = 1.0 if clipped.coefficient is None else clipped.coefficient
-        trained = [parameter for parameter in steps.parameters if parameter.grad is not None]
-        return {p: g * coefficient for p, g in zip(trained, steps.found, strict=True)}
+        return raw | {(parameter, " and clipped"): g * coefficient for parameter, g in pairs}
 
 
 CAUSE = (

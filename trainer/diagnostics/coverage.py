@@ -103,10 +103,10 @@ def _gap(largest: float | None, moved: bool, rate: float | None) -> tuple[str, s
         return "not in the optimizer", "trained by it", cause
     if largest is None:
         cause = "it is used, but its path to the loss is cut: .detach(), .data, .item() or no_grad()"
-        return "no gradient", "one that is not 0", cause
+        return "no gradient", "one other than 0", cause
     if largest == 0:
         cause = "a dead activation, or a weight of 0 that does not move, stands between it and the loss"
-        return f"a gradient of 0 in each of {STEPS} steps", "one that is not 0", cause
+        return f"a gradient of 0 in each of {STEPS} steps", "one other than 0", cause
     if not moved:
         cause = "its learning rate is 0" if rate == 0 else "the optimizer does not step it"
         return f"unmoved by {STEPS} steps", "moved", cause
