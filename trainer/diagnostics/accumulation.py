@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
 
@@ -17,6 +17,8 @@ from trainer.diagnostics.finding import MOST_FAILURES, Check, Failure, index_of
 from trainer.diagnostics.scratch import copied, keeping, named_parameters, scratch
 from trainer.diagnostics.steps import Steps
 from trainer.evaluation import Loss
+
+Stages = dict[tuple[Tensor, str], Tensor]  # gradients by their parameter, before and after the clip
 
 
 def check_accumulation(
@@ -67,6 +69,15 @@ def check_accumulation(
     cut = [each(itemgetter(row), whole) for row in rows]
     together, apart = (_gradients(model, loss, optimizer, clip, part) for part in ([whole], cut))
     names = {id(p): name for name, p in named_parameters(model, loss).items()}
+    worst, failures = _compared(together, apart, names, tolerance)
+    looked_at = f"{count} samples in {len(rows)} parts and in one, clipped"
+    return Check("accumulation", looked_at, failures, worst, tolerance)
+
+
+def _compared(
+    together: Stages, apart: Stages, names: Mapping[int, str], tolerance: float
+) -> tuple[float, tuple[Failure, ...]]:
+    """The largest relative error, and a failure for each tensor that is not the same."""
     least = 1e-9 * max((g.abs().max().item() for g in together.values()), default=0.0) + 1e-300
     worst = 0.0
     failures: dict[str, Failure] = {}
@@ -81,14 +92,12 @@ def check_accumulation(
             values = f"{one} accumulated{stage}", f"{other} in one batch"
             name = names.get(id(parameter), "a parameter that is not the model's")
             failures.setdefault(name, Failure(name, *values, CAUSE, index_of(got, place)))
-    looked_at = f"{count} samples in {len(rows)} parts and in one, clipped"
-    found = tuple(failures.values())[:MOST_FAILURES]
-    return Check("accumulation", looked_at, found, worst, tolerance)
+    return worst, tuple(failures.values())[:MOST_FAILURES]
 
 
 def _gradients(
     model: nn.Module, loss: Loss, optimizer: Optimizer, clip: Clip | None, batches: Sequence[Batch]
-) -> dict[tuple[Tensor, str], Tensor]:
+) -> Stages:
     """The gradient of each parameter as it is, and clipped."""
     with keeping(clip), scratch(model, loss, optimizer=optimizer, dtype=torch.float64):
         for part in (model, loss):

@@ -85,25 +85,13 @@ def check_gradients(
     """
     with scratch(model, loss, dtype=torch.float64):
         surface = _Surface(model, loss, copied(batch, torch.float64), seed)
-        try:
-            stopped = surface.first_look()
-        except RuntimeError as error:
-            stopped = _unable(error, surface)
-        if stopped is not None:
+        if (stopped := surface.first_look()) is not None:
             return Check("gradients", failures=(stopped,), limit=tolerance)
         own = _with_own_gradient(model, loss)
         named = {n: p for n, p in named_parameters(model, loss).items() if p.requires_grad}
         checked = {name: p for name, p in named.items() if id(p) not in own and p.numel()}
         probes = [q for name, p in checked.items() for q in surface.probes(name, p, coordinates)]
-        surface.settle(probes, tolerance)
-        wrong = [probe for probe in probes if not probe.error < tolerance]
-        entries = {probe.name for probe in wrong if probe.place is not None}
-        for probe in [probe for probe in wrong if probe.name not in entries][:3]:
-            more = surface.probes(probe.name, probe.parameter, MORE)[1:]
-            surface.settle(more, tolerance)
-            wrong += [entry for entry in more if not entry.error < tolerance]
-        missing = {probe.name for probe in wrong if probe.parameter.grad is None}
-        failures = _failures(wrong, missing)
+        failures = surface.failures(probes, tolerance)
     left_out = [name for name, parameter in named.items() if id(parameter) in own]
     return Check(
         "gradients",
@@ -138,6 +126,15 @@ class _Surface:
 
     def first_look(self) -> Failure | None:
         """Why there is no slope to measure, if so."""
+        try:
+            found = self._repeats_and_is_finite()
+            if found is None:
+                self.move(0)
+        except RuntimeError as error:
+            return _unable(error, self)
+        return found
+
+    def _repeats_and_is_finite(self) -> Failure | None:
         with torch.no_grad():
             first, second = self.total().item(), self.total().item()
         if not math.isfinite(first):
@@ -146,7 +143,6 @@ class _Surface:
         if first != second:
             cause = "no function of the weights; the check of determinism names the module"
             return Failure("loss", repr(second), f"{first!r} as in the pass before", cause)
-        self.move(0)
         return None
 
     def move(self, number: int) -> None:
@@ -176,6 +172,20 @@ class _Surface:
                 self.move(number)
             for probe in left:
                 self._measure(probe, step, number, tolerance)
+
+    def failures(self, probes: Sequence[Probe], tolerance: float) -> tuple[Failure, ...]:
+        """What does not agree, one a parameter; where only a direction fails, an entry is looked for."""
+        self.settle(probes, tolerance)
+        wrong = [probe for probe in probes if not probe.error < tolerance]
+        entries = {probe.name for probe in wrong if probe.place is not None}
+        for probe in [probe for probe in wrong if probe.name not in entries][:3]:
+            more = self.probes(probe.name, probe.parameter, MORE)[1:]
+            self.settle(more, tolerance)
+            wrong += [entry for entry in more if not entry.error < tolerance]
+        found: dict[str, Probe] = {}
+        for probe in sorted(wrong, key=lambda probe: (probe.place is None, -probe.error)):
+            found.setdefault(probe.name, probe)
+        return tuple(map(_failure, [*found.values()][:MOST_FAILURES]))
 
     def _measure(self, probe: Probe, step: float, number: int, tolerance: float) -> None:
         slopes = self.gradients[id(probe.parameter)]
@@ -233,19 +243,12 @@ def _with_own_gradient(model: nn.Module, loss: Loss) -> set[int]:
     return {id(getattr(m, name)) for m in modules for name in getattr(m, "own_gradient", ())}
 
 
-def _failures(wrong: Sequence[Probe], missing: set[str]) -> tuple[Failure, ...]:
-    """One a parameter: its worst entry, or its direction where no entry was found."""
-    found: dict[str, Probe] = {}
-    for probe in sorted(wrong, key=lambda probe: (probe.place is None, -probe.error)):
-        found.setdefault(probe.name, probe)
-    return tuple(_failure(probe, probe.name in missing) for probe in [*found.values()][:MOST_FAILURES])
-
-
-def _failure(probe: Probe, missing: bool) -> Failure:
+def _failure(probe: Probe) -> Failure:
     index = None
     if probe.place is not None:
         entry = probe.place // 2 if probe.parameter.is_complex() else probe.place
         index = index_of(probe.parameter, entry)
+    missing = probe.parameter.grad is None
     kind = "no gradient" if missing else f"{probe.analytic:.6g} by autograd"
     where = "" if probe.place is not None else " along a direction over the tensor"
     return Failure(

@@ -97,36 +97,40 @@ def find_rate(
         True
     """
     check_range(min_lr, max_lr, steps)
-    sweep = np.geomspace(min_lr, max_lr, steps).tolist()
-    taken: list[float] = []
-    ended, running, best = f"all {steps} rates were tried", 0.0, math.inf
-    feed = iter(batches)
+    lrs = np.geomspace(min_lr, max_lr, steps).tolist()
     with keeping(clip), scratch(model, loss, optimizer=optimizer):
         seed_everything(seed)
-        each = Steps(model, loss, optimizer, clip=clip, precision=precision)
-        base = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        for k, rate in enumerate(sweep):
-            group_of_batches = [copied(batch) for batch in islice(feed, accumulate)]
-            if not group_of_batches:
-                ended = f"the batches ended after {k} steps"
-                break
-            for group, own in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = rate * own / base[0]
-            value, norm = each.measure(group_of_batches)
-            if not (torch.isfinite(value) and torch.isfinite(norm)):
-                ended = f"loss or gradient was not finite at {rate:.2g}"
-                break
-            taken.append(value.item())
-            running = SMOOTHING * running + (1 - SMOOTHING) * taken[-1]
-            mean = running / (1 - SMOOTHING ** (k + 1))
-            best = min(best, mean)
-            if mean - best > (TOO_HIGH - 1) * abs(best):
-                ended = f"the loss had risen to {TOO_HIGH:g} times its best at {rate:.2g}"
-                break
-            each.commit(norm)
-    smoothed = _smoothed(np.array(taken), WIDTH * steps)
-    lrs = sweep[: len(taken)]
-    return Rates(lrs, taken, smoothed.tolist(), _steepest(np.array(lrs), smoothed), ended)
+        taken = Steps(model, loss, optimizer, clip=clip, precision=precision)
+        losses, ended = _sweep(taken, optimizer, lrs, batches, accumulate)
+    lrs = lrs[: len(losses)]
+    smoothed = _smoothed(np.array(losses), WIDTH * steps)
+    return Rates(lrs, losses, smoothed.tolist(), _steepest(np.array(lrs), smoothed), ended)
+
+
+def _sweep(
+    steps: Steps, optimizer: Optimizer, lrs: list[float], batches: Iterable[Batch], accumulate: int
+) -> tuple[list[float], str]:
+    """The loss before each step, and why they end."""
+    losses: list[float] = []
+    running, best, feed = 0.0, math.inf, iter(batches)
+    own = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    for number, lr in enumerate(lrs, 1):
+        some = [copied(batch) for batch in islice(feed, accumulate)]
+        if not some:
+            return losses, f"the batches ended after {number - 1} steps"
+        for group, share in zip(optimizer.param_groups, own, strict=True):
+            group["lr"] = lr * share / own[0]
+        loss, norm = steps.measure(some)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            return losses, f"loss or gradient was not finite at {lr:.2g}"
+        losses.append(loss.item())
+        running = SMOOTHING * running + (1 - SMOOTHING) * losses[-1]
+        mean = running / (1 - SMOOTHING**number)
+        best = min(best, mean)
+        if mean - best > (TOO_HIGH - 1) * abs(best):
+            return losses, f"the loss had risen to {TOO_HIGH:g} times its best at {lr:.2g}"
+        steps.commit(norm)
+    return losses, f"all {len(lrs)} rates were tried"
 
 
 def check_range(min_lr: float, max_lr: float, steps: int) -> None:

@@ -77,8 +77,8 @@ def check_determinism(
             runs.append((passes, values | _state(model, loss, optimizer)))
     (passes, one), (again, other) = runs
     failures = _strange(passes, again)
-    causes = {"": "a random or unordered operation in the loss, the backward pass or the optimizer"}
-    failures += _differing(one, other, "the same as in the run before", causes)
+    cause = "a random or unordered operation in the loss, the backward pass or the optimizer"
+    failures += _differing(one, other, "as in the run before", cause)
     looked_at = f"two runs of {STEPS} steps, {len(one)} tensors"
     return Check("determinism", looked_at, tuple(failures[:MOST_FAILURES]), _apart(one, other))
 
@@ -121,40 +121,37 @@ def check_resume(
     """
     named = {"model": model, "loss": loss, "optimizer": optimizer, "clip": clip, "scheduler": scheduler}
     parts: dict[str, Any] = {name: part for name, part in named.items() if hasattr(part, "state_dict")}
-    device = device_of(model)
-    failure = None
-    with (
-        keeping(clip, scheduler),
-        scratch(model, loss, optimizer=optimizer),
-        TemporaryDirectory() as folder,
-    ):
-        path = Path(folder) / "step.ckpt"
+    settings: Any = {"clip": clip, "scheduler": scheduler, "precision": precision}
+    things = (model, loss, optimizer)
+    with keeping(clip, scheduler), scratch(model, loss, optimizer=optimizer):
         seed_everything(SEED)
-        settings: Any = {"clip": clip, "scheduler": scheduler, "precision": precision}
-        steps = Steps(model, loss, optimizer, **settings)
+        steps = Steps(*things, **settings)
         for _ in range(STEPS):
             steps(copied(batch))
-        state = {name: part.state_dict() for name, part in parts.items()}
         try:
-            checkpoint.save(path, {**state, "rng": rng_state(device)})
+            loaded = _through_a_file(parts, device_of(model))
         except TypeError as error:
             cause = "a state may hold tensors, numbers, texts, lists and dicts"
-            failure = Failure("checkpoint", str(error), "plain data", cause)
-            return Check("resume", failures=(failure,))
-        one = _two_steps(steps, batch, model, loss, optimizer)
+            return Check("resume", failures=(Failure("checkpoint", str(error), "plain data", cause),))
+        one = _two_steps(steps, batch, *things)
         steps(copied(batch))
-        loaded = checkpoint.load(path)
         for name, part in parts.items():
             part.load_state_dict(loaded[name])
-        set_rng_state(device, loaded["rng"])
-        other = _two_steps(Steps(model, loss, optimizer, **settings), batch, model, loss, optimizer)
-    causes = {
-        "": "a part keeps something that is in no state_dict: make it a buffer, or save it too",
-        "optimizer": "the optimizer keeps something outside of its state",
-    }
-    failures = _differing(other, one, "as without the interruption", causes)[:MOST_FAILURES]
+        set_rng_state(device_of(model), loaded["rng"])
+        other = _two_steps(Steps(*things, **settings), batch, *things)
+    cause = "a part keeps something that is in no state_dict: make it a buffer, or save it too"
+    failures = _differing(other, one, "as without the interruption", cause)[:MOST_FAILURES]
     looked_at = f"{len(parts)} parts saved after {STEPS} steps, {len(one)} tensors"
     return Check("resume", looked_at, tuple(failures), _apart(other, one))
+
+
+def _through_a_file(parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The state of the parts and of the generators, as a checkpoint has it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "step.ckpt"
+        state = {name: part.state_dict() for name, part in parts.items()}
+        checkpoint.save(path, {**state, "rng": rng_state(device)})
+        return checkpoint.load(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +208,11 @@ def _state(model: nn.Module, loss: Loss, optimizer: Optimizer) -> dict[str, Tens
 
 
 def _differing(
-    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], how: str, causes: Mapping[str, str]
+    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], how: str, cause: str
 ) -> list[Failure]:
     """The tensors that differ; those that are missing on one side have no value there."""
     failures = []
     for name in dict.fromkeys([*got, *expected]):
-        cause = causes.get(name.partition(".")[0], causes[""])
         if name not in got or name not in expected:
             there = "there" if name in got else "not there"
             failures.append(Failure(name, there, how, cause))
