@@ -58,6 +58,15 @@ def test_frozen_parameters_are_named_and_must_stay() -> None:
     assert names(check_coverage(network, MSE, optimizer, batch())) == {"0.weight"}
 
 
+def test_signs_that_cancel_are_no_dead_layer() -> None:
+    network = nn.Linear(4, 1)
+    nn.init.zeros_(network.weight)
+    targets = torch.tensor([[9.0], [-9.0], [9.0], [-9.0]])
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    pair = torch.ones(4, 4), targets
+    assert check_coverage(network, nn.L1Loss(), optimizer, pair).passed
+
+
 def test_a_dead_layer_is_named() -> None:
     network = model()
     nn.init.constant_(network[0].bias, -100.0)  # type: ignore[arg-type]  # no ReLU ever opens
