@@ -19,6 +19,7 @@ PACKAGES = ("losses", "models", "trainer", "hydra_plugins")
 # the modules of its own layer. The loop and what people look at do not know each other.
 LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
+    **dict.fromkeys(("drawing", "strip"), (1, "views")),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
     **dict.fromkeys(("rehearsal", "tasks", "sweep", "export"), (2, "tasks")),
