@@ -27,6 +27,7 @@ class Job:
         choices: the option chosen in each config group.
         notes: what is to be said before it starts, such as where it resumes.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
+        parts: what the config sets of each group's part, ``_target_`` included.
     """
 
     task: Any
@@ -34,7 +35,13 @@ class Job:
     data: Data
     choices: dict[str, str]
     numbers: dict[str, float]
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def run(self, folder: Path, console: Console) -> dict[str, Any]:
+        """Does it, in that folder; returns the summary."""
+        summary: dict[str, Any] = self.task.run(self, folder, console)
+        return summary
 
 
 class Train:
