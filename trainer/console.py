@@ -136,9 +136,13 @@ class Console:
 
     def show(self, *parts: RenderableType) -> None:
         """Prints tables and lines, with an empty line between them."""
-        with self._out.capture() as captured:
+        # Wrapped by a terminal that is narrower, but no figure is cut.
+        wide = rich.console.Console(
+            file=self._stream, markup=False, emoji=False, width=max(self._out.width, WIDEST)
+        )
+        with wide.capture() as captured:
             for part in parts:
-                self._out.print(part, "", sep="\n", soft_wrap=isinstance(part, str))
+                wide.print(part, "", sep="\n")
         self._print_stripped(captured.get())
 
     def close(self) -> None:
