@@ -30,8 +30,8 @@ NORMALIZATIONS = (
 def _recurrent(inputs: Any, weights: Any, *more: Any, **_: Any) -> int:
     """Of a layer of torch's LSTM, or of all of them: every weight meets every step of every sample."""
     matrices = weights if isinstance(weights[0], torch.Size | list | tuple) else [weights, more[0]]
-    weights_in_all: int = sum(prod(shape) for shape in matrices if len(shape) == 2)
-    return 2 * prod(inputs[:-1]) * weights_in_all
+    each = sum(prod(shape) for shape in matrices if len(shape) == 2)
+    return int(2 * prod(inputs[:-1]) * each)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **more: Any) -> int:

@@ -28,8 +28,8 @@ def memory(
     ``gradients``, ``optimizer`` and ``activations``, which is what one batch's forward pass keeps for
     the backward pass. Temporary results, the libraries and the data are not in it.
 
-    Measured by one forward pass, and by one step of a copy of the optimizer; neither model nor
-    optimizer is changed, but there is a second copy of the parameters while it lasts.
+    Measured by one forward pass, and by one step of the optimizer, which is taken back; for that there
+    is a second copy of the parameters while it lasts.
 
     Args:
         model: takes the inputs of the batch.
@@ -51,7 +51,7 @@ def memory(
         "parameters": _bytes([*held, *parameters]),
         "buffers": _bytes(buffers),
         "gradients": _bytes(p for p in parameters if p.requires_grad),
-        "optimizer": _bytes(_tensors(_stepped(optimizer).state_dict()["state"])),
+        "optimizer": _states(optimizer),
         "activations": _saved(model, loss, batch, autocast, [*held, *buffers, batch[0]]),
     }
 
@@ -75,16 +75,24 @@ def _saved(
     return _bytes([*held, *kept]) - _bytes(held)
 
 
-def _stepped(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, if it has a state, or a copy of it that has taken a step."""
-    if optimizer.state:
-        return optimizer
-    twin = copy.deepcopy(optimizer)
-    for group in twin.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    twin.step()
-    return twin
+def _states(optimizer: Optimizer) -> int:
+    """Of the optimizer's state, or of what it would be after a step, which is taken and taken back."""
+    before = copy.deepcopy(optimizer.state_dict())
+    if before["state"]:
+        return _bytes(_tensors(before["state"]))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kept = [(p, p.detach().clone(), p.grad) for p in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        optimizer.step()
+        return _bytes(_tensors(optimizer.state_dict()["state"]))
+    finally:
+        with torch.no_grad():
+            for parameter, value, gradient in kept:
+                parameter.copy_(value)
+                parameter.grad = gradient
+        optimizer.load_state_dict(before)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
