@@ -146,7 +146,8 @@ def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
             same = set(overrides_of(folder)) == typed
         except CannotResume:
             continue
-        if same and _is_unfinished(folder):
+        began = sweeping or (folder / "metrics.jsonl").exists()  # or it was only inspected
+        if same and began and _is_unfinished(folder):
             return folder
     return None
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from trainer.diagnostics.graph import Graph, Node
 
+BINS = 40  # of a histogram
 LAYOUT = {
     "Stability": {
         "gradient norm": ["Multiline", ["grad/norm$", "grad/norm_clipped$", "grad/threshold$"]],
@@ -79,7 +80,7 @@ class TensorBoard:
 
         finite = {tag: value[value.isfinite()].float().cpu() for tag, value in values.items()}
         shown = [(tag, value.numpy()) for tag, value in finite.items() if len(value)]
-        self._summary(step, [histogram(tag, v, "tensorflow").value[0] for tag, v in shown])
+        self._summary(step, [histogram(tag, v, BINS).value[0] for tag, v in shown])
 
     def layout(self) -> None:
         """Charts of the CUSTOM SCALARS tab: lines that are read against each other in one chart."""
