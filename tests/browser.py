@@ -42,7 +42,7 @@ class Browser:
     def __init__(self, write: int, read: int) -> None:
         self.write, self.read, self.rest, self.number = write, read, b"", 0
         self.session = ""
-        target = self.call("Target.createTarget", url="about:blank", width=SIZE[0], height=SIZE[1])
+        target = self.call("Target.createTarget", url="about:blank")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = attached["sessionId"]
 

@@ -31,7 +31,8 @@ LAYOUT = {
     "Stability": {
         "gradient norm": ["Multiline", ["grad/norm$", "grad/norm_clipped$", "grad/threshold$"]],
         "loss": ["Multiline", ["train/loss$", "val/loss$"]],
-        "steps clipped, updates refused": ["Multiline", ["grad/clipped$", "guard/skipped$"]],
+        "share of steps clipped": ["Multiline", ["grad/clipped$"]],
+        "updates refused": ["Multiline", ["guard/skipped$", "guard/rewound$"]],
     }
 }
 
