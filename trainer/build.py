@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
+from trainer.evaluating import Evaluate
 from trainer.export import Export
-from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
+from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.resume import differing_keys
@@ -33,6 +34,7 @@ GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),
     *("optimizer", "scheduler", "fault", "trainer", "task"),
 )
+NEED_A_RUN = (Evaluate, Export, Plots)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -45,8 +47,9 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
-    """Composes and rehearses all that the config names, without leaving a trace on the disk.
+def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job | Plots:
+    """Composes and rehearses all that the config names, without leaving a trace on the disk; `Plots`
+    needs nothing but the run folder.
 
     Args:
         config: the job's config, without Hydra's own node.
@@ -57,14 +60,20 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
     """
     try:
         named = {group: choices.get(group, "?") for group in GROUPS}
-        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named)
+        task = _Parts(config, named)("task")
+        if isinstance(task, NEED_A_RUN) and not config.get("resume"):
+            raise ValueError(f"resume must name a run folder; task={named['task']} resume=outputs/…")
+        if isinstance(task, Plots):
+            task.check(Path(config.resume))
+            return task
+        job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named)
         seed_everything(config.seed)
-        if isinstance(job.task, Export) and not config.get("resume"):
-            raise ValueError("resume must name a run folder; task=export resume=outputs/…")
         if config.get("resume"):
-            job.notes.extend(_resume(job.trainer, Path(config.resume), config))
+            job.notes.extend(_resume(job, Path(config.resume), config))
             if isinstance(job.task, Train):
                 _check_unfinished(job, config.resume)
+            if isinstance(job.task, Evaluate):
+                job.task.check(job)
         return job
     except (ValueError, DamagedCheckpoint) as error:
         raise BadInput(" ".join(str(error).split())) from error
@@ -80,7 +89,7 @@ def _check_unfinished(job: Job, folder: str) -> None:
         )
 
 
-def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
+def _resume(job: Job, folder: Path, config: DictConfig) -> list[str]:
     """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
 
     Raises:
@@ -88,7 +97,8 @@ def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
         DamagedCheckpoint: if no checkpoint is whole.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    differing = differing_keys(folder, plain, config.resume_allow)
+    other_data = ["data"] if isinstance(job.task, Evaluate) else []
+    differing = differing_keys(folder, plain, [*config.resume_allow, *other_data])
     if differing:
         names = ", ".join(item.split(" ")[0] for item in differing)
         raise ValueError(
@@ -98,7 +108,7 @@ def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
     state, notes = load_newest(folder)
     if state is not None:
         try:
-            trainer.load_state_dict(state)
+            job.trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"resume={folder} does not fit these parts: {error}") from error
     return notes
@@ -139,10 +149,10 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
     return ablated
 
 
-def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
+def _compose(task: Any, config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
-    task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
+    clip, loss, guard = (part(name) for name in ("clip", "loss", "guard"))
     checkpoints = part("checkpoint")
     data = part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
@@ -180,7 +190,9 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         seed=seed,
     )
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
-    return Job(task, trainer, data, choices, _numbers(config))
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    parts = {group: settings[group] for group in choices}
+    return Job(task, trainer, data, choices, _numbers(config), parts)
 
 
 class _Parts:

@@ -130,6 +130,26 @@ class Console:
         """Prints one line above the bar: a warning, something the guard did."""
         self._line(line, "yellow")
 
+    def line(self, line: str) -> None:
+        """Prints one line."""
+        self._line(line)
+
+    def show(self, *parts: RenderableType, brief: str | None = None) -> None:
+        """Prints tables and lines, with an empty line between them; for a job of a sweep only the line
+        ``brief``, where that is given."""
+        if self._brief and brief is not None:
+            if brief:
+                self._line(f"\t   {brief}")
+            return
+        # Wrapped by a terminal that is narrower, but no figure is cut.
+        wide = rich.console.Console(
+            file=self._stream, markup=False, emoji=False, width=max(self._out.width, WIDEST)
+        )
+        with wide.capture() as captured:
+            for part in parts:
+                wide.print(part, "", sep="\n")
+        self._print_stripped(captured.get())
+
     def close(self) -> None:
         """Shows the last values and takes the bar down, cursor restored; harmless when not open."""
         if self._pending:
@@ -137,25 +157,6 @@ class Console:
         if self._live is not None:
             self._live.stop()
             self._live = None
-
-    def show(self, *parts: RenderableType, brief: str = "") -> None:
-        """Prints tables and lines.
-
-        Args:
-            parts: from above to below.
-            brief: what a job of a sweep prints instead; nothing if empty.
-        """
-        if self._brief:
-            if brief:
-                self._line(f"\t   {brief}")
-            return
-        with self._out.capture() as shown:
-            for part in parts:
-                self._out.print(part, soft_wrap=isinstance(part, str | Text))
-        # Cells come padded to their column, and blanks at line ends would litter a log.
-        for line in Text.from_ansi(shown.get()).split():
-            line.rstrip()
-            self._out.print(line, soft_wrap=True)
 
     def finish(self, summary: Mapping[str, Any], folder: Path | None) -> None:
         """Closes the bar and prints the closing table and the command that opens the curves.
@@ -168,7 +169,9 @@ class Console:
         if self._brief:
             self._line(f"\t   {short(summary)}")
             return
-        self.show("", figures(summary), "", facts(summary), "")
+        with self._out.capture() as tables:
+            self._out.print("", figures(summary), "", facts(summary), "", sep="\n")
+        self._print_stripped(tables.get())
         if folder is not None and (folder / "curves.png").exists():
             self._line(f"curves      {typed(folder / 'curves.png')}")
         if folder is not None:
@@ -205,6 +208,12 @@ class Console:
         text.rstrip()
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
+
+    def _print_stripped(self, printed: str) -> None:
+        """Cells come padded to their column, and blanks at line ends would litter a log."""
+        for line in Text.from_ansi(printed).split():
+            line.rstrip()
+            self._out.print(line, soft_wrap=True)
 
     def _line(self, line: str, style: str = "") -> None:
         self._out.print(Text(line, style), soft_wrap=True)

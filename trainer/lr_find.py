@@ -16,9 +16,10 @@ from trainer.console import Console
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Rates, find_rate
 from trainer.diagnostics.rates import check_range
-from trainer.plots import BLUE, INK, ORANGE, STYLE
+from trainer.drawing import BLUE, INK, ORANGE, STYLE
 from trainer.record import finite
-from trainer.tasks import Job, header
+from trainer.tasks import Job
+from trainer.verify import heading
 from trainer.wording import typed
 
 
@@ -42,8 +43,7 @@ class LrFind:
         """Prints a rate to type, leaves ``lr_find.json`` and ``lr_find.png`` in the folder, returns a
         short summary; its status is "failed" if no rate lowers the loss."""
         began, trainer = time.perf_counter(), job.trainer
-        first, *others = header(job)
-        console.show(Text(first, "bold"), *others)
+        console.show(heading(job), brief="")
         if not trainer.model.training:
             trainer.model.train()
         data = job.data.to(trainer.device, trainer.precision.dtype)
@@ -84,7 +84,7 @@ class LrFind:
         closing = Text(answer, "bold green" if found else "bold red")
         if found:
             closing.append(f"  (it is {present:g})", "not bold default")
-        console.show("", *lines, closing, brief=answer)
+        console.show(Text("\n").join([*lines, closing]), brief=answer)
         return summary
 
 

@@ -46,7 +46,7 @@ class Verify:
         """Shows a table, leaves it in ``folder/verify.json``, and returns a short summary; its status is
         "failed" if a check fails."""
         began = time.perf_counter()
-        console.show(Text(header(job)[0], "bold"), *header(job)[1:])
+        console.show(heading(job), brief="")
         done = list(self.checks(job))
         failed = [check.name for check in done if not check.passed]
         reason = f"{len(failed)} of {len(done)} checks failed: {', '.join(failed)}" if failed else ""
@@ -62,7 +62,7 @@ class Verify:
         path.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
         closing = Text(reason or f"{len(done)} checks passed", "bold red" if failed else "bold green")
         closing.append(f", {summary['seconds']:.1f} s, {typed(path)}", "not bold default")
-        console.show("", _table(done), *_remarks(done), "", closing, brief=closing.plain)
+        console.show(_table(done), *_remarks(done), closing, brief=closing.plain)
         return summary
 
     def checks(self, job: Job) -> Iterator[Check]:
@@ -127,12 +127,21 @@ def _table(done: Sequence[Check]) -> Table:
     return table
 
 
+def heading(job: Job) -> Text:
+    """What a job is about."""
+    first, *others = header(job)
+    return Text("\n", no_wrap=True, overflow="ignore").join([Text(first, "bold"), *map(Text, others)])
+
+
 def _remarks(done: Sequence[Check]) -> list[Text]:
     """What failed and where, then what is to be known beside."""
     lines: list[Text] = []
     for check in done:
         for failure in check.failures:
-            head = Text.assemble("\n", (f"{check.name}  ", "bold red"), (failure.place, "bold"))
-            lines += [head, Text(f"  {failure.got}, not {failure.expected}"), Text(f"  {failure.cause}")]
-    notes = [f"{check.name}: {note}" for check in done for note in check.notes]
-    return [*lines, Text(""), *(Text(note, "dim") for note in notes)] if notes else lines
+            head = Text.assemble((f"{check.name}  ", "bold red"), (failure.place, "bold"))
+            told = f"\n  {failure.got}, not {failure.expected}\n  {failure.cause}"
+            lines.append(head.append(told, "not bold default"))
+    lines += [Text(f"{check.name}: {note}", "dim") for check in done for note in check.notes]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ignore"
+    return lines
