@@ -21,6 +21,7 @@ from trainer.data.tensors import Batch, Data
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
+from trainer.ledger import Ledger
 from trainer.meter import Meter, NormHistory
 from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
@@ -118,6 +119,8 @@ class Trainer:
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.meter, self.norms = Meter(), NormHistory()
+        books = (self.meter, self.norms, self.guard, self.snapshots, self.schedule, optimizer)
+        self.ledger = Ledger(*books)
         self.gradients = Gradients(
             self.forward, self.loss, self.parameters, self.precision, gradient_shares
         )
@@ -194,7 +197,7 @@ class Trainer:
         self.meter.add(loss, norm, clipped, refused, terms, buffers)
         if not self.runs_ahead:
             largest = 0.0 if buffers is None else buffers.item()
-            self._settle(loss.item(), norm.item(), bool(refused), largest)
+            self.ending = self.ledger.settle(loss.item(), norm.item(), bool(refused), largest)
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
@@ -223,24 +226,7 @@ class Trainer:
             self._save()
 
     def _read(self) -> None:
-        """Brings the numbers of the steps since the last time to the host, in one transfer."""
-        rows = self.meter.read()
-        self.norms.extend(rows)
-        rewound, rows = self.guard.rewound, rows if self.runs_ahead else rows[:0]
-        for (refused, loss, norm, *_), buffers in zip(rows.tolist(), self.meter.buffers, strict=False):
-            if self.ending is None and self.guard.rewound == rewound:  # what follows was its fault
-                self._settle(loss, norm, bool(refused), buffers)
-
-    def _settle(self, loss: float, norm: float, refused: bool, buffers: float) -> None:
-        """Lets the guard count the step; where it gives up, goes back to a snapshot or ends the run."""
-        reason = self.guard.settle(loss, norm, refused, buffers)
-        if reason and self.snapshots.taken and self.guard.rewind():
-            with self.schedule.unmoved():
-                self.snapshots.restore()
-            if self.guard.reset_momentum:
-                self.optimizer.state.clear()
-        elif reason:
-            self.ending = Ending("diverged", reason)
+        self.ending = self.ledger.read(self.runs_ahead, self.ending)
 
     def _validate(self, data: Data) -> dict[str, float]:
         autocast = self.precision.autocast
