@@ -23,11 +23,19 @@ OURS = ("trainer.", "models.", "losses.", "hydra_plugins.")
 INJECTED = {
     *("input_shape", "output_shape", "seed", "params", "optimizer", "horizon", "objective"),
     *("model", "loss", "clip", "guard", "checkpoints", "scheduler"),
+    "diagnostics",
 }
 # (part, key) whose value is on purpose not the Python default, and why.
 ON_PURPOSE = {
     ("guard/stop", "max_consecutive"): "stop is skip at its strictest",
     ("guard/stop", "spike_z"): "a finite step does not end a run",
+    ("diagnostics/off", "layers"): "nothing is measured",
+    ("diagnostics/off", "activations"): "nothing is measured",
+    ("diagnostics/full", "every"): "every logged step",
+    **{
+        ("diagnostics/full", key): "whatever can be measured"
+        for key in ("parameters", "histograms", "shares")
+    },
     ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
 }
 FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics

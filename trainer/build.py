@@ -31,7 +31,7 @@ from trainer.tasks import Job, Train
 
 GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),
-    *("optimizer", "scheduler", "fault", "trainer", "task"),
+    *("optimizer", "scheduler", "diagnostics", "fault", "trainer", "task"),
 )
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
@@ -143,7 +143,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
     task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
-    checkpoints = part("checkpoint")
+    checkpoints, diagnostics = part("checkpoint"), part("diagnostics")
     data = part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
@@ -176,11 +176,15 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         scheduler=schedule,
         guard=guard,
         checkpoints=checkpoints,
+        diagnostics=diagnostics,
         objective=config.get("objective"),
         seed=seed,
     )
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
-    return Job(task, trainer, data, choices, _numbers(config))
+    notes = []
+    if config.trainer.get("compile") and diagnostics.activations:
+        notes.append("activations are not watched where trainer.compile=true")
+    return Job(task, trainer, data, choices, _numbers(config), notes)
 
 
 class _Parts:

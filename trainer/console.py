@@ -129,6 +129,9 @@ class Console:
         """Prints one line above the bar: a warning, something the guard did."""
         self._line(line, "yellow")
 
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Not on a terminal."""
+
     def close(self) -> None:
         """Shows the last values and takes the bar down, cursor restored; harmless when not open."""
         if self._pending:

@@ -12,7 +12,7 @@ from trainer.summary import Ending
 
 
 class Ledger:
-    """Enters every step with the guard, and where that gives up, goes back to a snapshot or ends the run.
+    """Enters every step with the guard; where that gives up, goes back to a snapshot or ends the run.
 
     Args:
         meter: where the numbers of the steps wait.

@@ -18,6 +18,7 @@ from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip, total_norm
 from trainer.data.tensors import Batch, Data
+from trainer.diagnostics import Diagnostics
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
@@ -66,7 +67,7 @@ class Trainer:
         device: "auto", "cpu", "cuda" or "cuda:<n>".
         precision: "fp64", "fp32" or "bf16".
         compile: run the model through `torch.compile`.
-        gradient_shares: record each term's share of the gradient norm, a backward pass per term.
+        diagnostics: what to measure inside the model; None is nothing.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -81,6 +82,7 @@ class Trainer:
         scheduler: Schedule | LRScheduler | None = None,
         guard: Guard | None = None,
         checkpoints: Checkpoints | None = None,
+        diagnostics: Diagnostics | None = None,
         objective: str | None = None,
         max_epochs: int | None = 10,
         max_steps: int | None = None,
@@ -89,7 +91,6 @@ class Trainer:
         device: str = "auto",
         precision: str = "fp32",
         compile: bool = False,
-        gradient_shares: bool = False,
         seed: int = 0,
     ) -> None:
         self.device = pick_device(device)
@@ -121,9 +122,11 @@ class Trainer:
         self.meter, self.norms = Meter(), NormHistory()
         books = (self.meter, self.norms, self.guard, self.snapshots, self.schedule, optimizer)
         self.ledger = Ledger(*books)
-        self.gradients = Gradients(
-            self.forward, self.loss, self.parameters, self.precision, gradient_shares
-        )
+        self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
+        inside = {"" if name == "model" else name: part for name, part in self.modules.items()}
+        self.diagnostics.bind(inside, self.parameters, compile)
+        shares = self.diagnostics.shares
+        self.gradients = Gradients(self.forward, self.loss, self.parameters, self.precision, shares)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -180,9 +183,11 @@ class Trainer:
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step as a transaction."""
         self.transaction.begin()
-        loss, terms, gradients = self.gradients(batches, self.log_due)
+        with self.diagnostics.forward(self.log_due):
+            loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
         norm, buffers = total_norm(gradients, self.clip.norm_type), self.transaction.largest_buffer()
         refused = self.guard.judge(loss, norm, buffers)
+        self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
             clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))
             self.transaction.commit(gradients, clipped, self.guard.lr_factor, refused)
@@ -193,6 +198,7 @@ class Trainer:
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
+        self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
         self.meter.add(loss, norm, clipped, refused, terms, buffers)
         if not self.runs_ahead:
@@ -211,6 +217,7 @@ class Trainer:
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
             values |= self.gradients.shares.read()
+            values |= self.diagnostics.read(self.step, values, self.record)
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:
@@ -255,7 +262,7 @@ class Trainer:
             "steps_per_second": steps / seconds,
             "objective": self.record.objective_value(diverged=ending.status == "diverged"),
             **self.record.summary(),
-            **statistics(self.norms, self.clip, self.guard),
+            **statistics(self.norms, self.clip, self.guard, self.diagnostics),
             "seed": self.seed,
         }
         self.record.close(summary)

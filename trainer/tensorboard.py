@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
@@ -44,6 +44,16 @@ class TensorBoard:
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """One event with every value."""
         items = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._summary(step, items)
+
+    def note(self, line: str) -> None:
+        """Not here: a line is for whoever is watching."""
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """One event with every histogram, each the fields of a ``HistogramProto``."""
+        items = [
+            Summary.Value(tag=tag, histo=HistogramProto(**fields)) for tag, fields in values.items()
+        ]
         self._summary(step, items)
 
     def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
