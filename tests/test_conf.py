@@ -23,7 +23,7 @@ OURS = ("trainer.", "models.", "losses.", "hydra_plugins.")
 INJECTED = {
     *("input_shape", "output_shape", "seed", "params", "optimizer", "horizon", "objective"),
     *("model", "loss", "clip", "guard", "checkpoints", "scheduler"),
-    "diagnostics",
+    *("diagnostics", "refusals"),
 }
 # (part, key) whose value is on purpose not the Python default, and why.
 ON_PURPOSE = {

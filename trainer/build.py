@@ -143,7 +143,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
     task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
-    checkpoints, diagnostics = part("checkpoint"), part("diagnostics")
+    checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
     data = part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
@@ -176,6 +176,7 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         scheduler=schedule,
         guard=guard,
         checkpoints=checkpoints,
+        refusals=refusals,
         diagnostics=diagnostics,
         objective=config.get("objective"),
         seed=seed,

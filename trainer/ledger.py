@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from trainer.guard import Guard
 from trainer.meter import Meter, NormHistory
+from trainer.refusals import Refusals
 from trainer.schedulers import Schedule
 from trainer.snapshot import Snapshots
 from trainer.summary import Ending
@@ -15,25 +16,24 @@ class Ledger:
     """Enters every step with the guard; where that gives up, goes back to a snapshot or ends the run.
 
     Args:
-        meter: where the numbers of the steps wait.
-        norms: where their gradient norms are kept.
         guard: counts the steps.
         snapshots: to go back to.
         schedule: stays where it is while the run goes back.
         optimizer: whose momentum the guard may want emptied.
+        refusals: keeps some of the steps that were refused.
     """
 
     def __init__(
         self,
-        meter: Meter,
-        norms: NormHistory,
         guard: Guard,
         snapshots: Snapshots,
         schedule: Schedule,
         optimizer: Optimizer,
+        refusals: Refusals,
     ) -> None:
-        self.meter, self.norms, self.guard, self.snapshots = meter, norms, guard, snapshots
-        self.schedule, self.optimizer = schedule, optimizer
+        self.guard, self.snapshots, self.schedule = guard, snapshots, schedule
+        self.optimizer, self.refusals = optimizer, refusals
+        self.meter, self.norms = Meter(), NormHistory()
 
     def read(self, runs_ahead: bool, ending: Ending | None = None) -> Ending | None:
         """Brings the numbers of the steps since the last time to the host, in one transfer.
@@ -51,10 +51,12 @@ class Ledger:
         for (refused, loss, norm, *_), buffers in zip(rows.tolist(), self.meter.buffers, strict=False):
             if ending is None and self.guard.rewound == rewound:  # what follows was its fault
                 ending = self.settle(loss, norm, bool(refused), buffers)
+        self.refusals.forget()
         return ending
 
     def settle(self, loss: float, norm: float, refused: bool, buffers: float) -> Ending | None:
         """Lets the guard count the step; returns how the run ends, if it does."""
+        self.refusals.settle(loss, norm, refused, buffers)
         reason = self.guard.settle(loss, norm, refused, buffers)
         if not reason:
             return None

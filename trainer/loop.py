@@ -18,14 +18,14 @@ from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip, total_norm
 from trainer.data.tensors import Batch, Data
-from trainer.diagnostics import Diagnostics
+from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.ledger import Ledger
-from trainer.meter import Meter, NormHistory
 from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
+from trainer.refusals import Refusals
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
 from trainer.signals import StopSignals
@@ -67,6 +67,8 @@ class Trainer:
         device: "auto", "cpu", "cuda" or "cuda:<n>".
         precision: "fp64", "fp32" or "bf16".
         compile: run the model through `torch.compile`.
+        detect_anomaly: look at every operation, slowly; a NaN or inf ends the run, its origin named.
+        refusals: which refused steps to keep in the run folder; None is `Refusals()`.
         diagnostics: what to measure inside the model; None is nothing.
         seed: of everything drawn while training (dropout).
 
@@ -82,6 +84,7 @@ class Trainer:
         scheduler: Schedule | LRScheduler | None = None,
         guard: Guard | None = None,
         checkpoints: Checkpoints | None = None,
+        refusals: Refusals | None = None,
         diagnostics: Diagnostics | None = None,
         objective: str | None = None,
         max_epochs: int | None = 10,
@@ -91,8 +94,11 @@ class Trainer:
         device: str = "auto",
         precision: str = "fp32",
         compile: bool = False,
+        detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
+        if detect_anomaly and compile:
+            raise ValueError("detect_anomaly must be false for a compiled model; use compile=false")
         self.device = pick_device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
@@ -110,8 +116,7 @@ class Trainer:
         if hasattr(self.clip, "bind"):
             self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
-        schedule = Schedule(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
-        self.schedule = schedule or Schedule.constant(optimizer)
+        self.schedule = Schedule.of(scheduler, optimizer)
         self.checkpoints = checkpoints or Checkpoints()
         self.record = Record(objective)
         parts = {"model": self.model, "loss": loss}
@@ -119,14 +124,13 @@ class Trainer:
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
-        self.meter, self.norms = Meter(), NormHistory()
-        books = (self.meter, self.norms, self.guard, self.snapshots, self.schedule, optimizer)
-        self.ledger = Ledger(*books)
+        self.refusals = refusals or Refusals()
+        self.ledger = Ledger(self.guard, self.snapshots, self.schedule, optimizer, self.refusals)
+        self.meter, self.norms = self.ledger.meter, self.ledger.norms
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
-        inside = {"" if name == "model" else name: part for name, part in self.modules.items()}
-        self.diagnostics.bind(inside, self.parameters, compile)
-        shares = self.diagnostics.shares
-        self.gradients = Gradients(self.forward, self.loss, self.parameters, self.precision, shares)
+        self.diagnostics.bind(self.model, loss, self.parameters, compile)
+        step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
+        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -148,6 +152,7 @@ class Trainer:
         data = data.to(self.device, self.precision.dtype)
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
         self.record.open(data, folder, views, self.step)
+        self.refusals.open(folder, self.modules, self.guard)
         began, first = time.perf_counter(), self.step
         if first == 0:
             torch.manual_seed(self.seed)
@@ -162,6 +167,9 @@ class Trainer:
                     self.step += 1
                     self.batch += len(batches)
                     self._between_steps(data, horizon, signals)
+        except Anomaly as found:
+            self.transaction.roll_back()  # so that the state is kept that it can be looked into with
+            self.ending = Ending("failed", str(found))
         except BaseException as error:
             self.ending = Ending.by_error(error)  # in the middle of a step: that state is not kept
             self._close(self.step - first, time.perf_counter() - began, save=False)
@@ -182,6 +190,7 @@ class Trainer:
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step as a transaction."""
+        self.refusals.begin(batches, self.step + 1, self.epoch, self.batch)
         self.transaction.begin()
         with self.diagnostics.forward(self.log_due):
             loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
@@ -212,7 +221,7 @@ class Trainer:
         saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
         remembers = self.step % every == 0
         if self.log_due or saves or remembers or self.ending:
-            self._read()
+            self.ending = self.ledger.read(self.runs_ahead, self.ending)
         if self.log_due or self.ending:
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
@@ -231,9 +240,6 @@ class Trainer:
             self.snapshots.take()
         if saves and not self.ending:
             self._save()
-
-    def _read(self) -> None:
-        self.ending = self.ledger.read(self.runs_ahead, self.ending)
 
     def _validate(self, data: Data) -> dict[str, float]:
         autocast = self.precision.autocast
@@ -265,6 +271,7 @@ class Trainer:
             **statistics(self.norms, self.clip, self.guard, self.diagnostics),
             "seed": self.seed,
         }
+        self.refusals.close()
         self.record.close(summary)
         if failure is not None:
             raise failure
@@ -272,7 +279,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; data has no state."""
-        self._read()
+        self.ending = self.ledger.read(self.runs_ahead, self.ending)
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
         return parts | {"counters": counters, "rng": rng_state(self.device)}

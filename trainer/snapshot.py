@@ -31,7 +31,7 @@ class Snapshots:
             ValueError: if not even one snapshot fits.
         """
         now = {name: _copy(part.state_dict()) for name, part in self.parts.items()}
-        size = _bytes(now)
+        size = size_of(now)
         if size > self.budget:
             raise ValueError(
                 f"budget_mb must hold one snapshot of {size / 2**20:.0f} MiB, got "
@@ -70,8 +70,9 @@ def _copy(value: Any) -> Any:
     return type(value)(map(_copy, value)) if isinstance(value, list | tuple) else value
 
 
-def _bytes(value: Any) -> int:
+def size_of(value: Any) -> int:
+    """Bytes of all tensors in containers."""
     if isinstance(value, Tensor):
         return value.nbytes
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_bytes, items))
+    return sum(map(size_of, items))

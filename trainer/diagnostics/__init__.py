@@ -4,7 +4,15 @@ Each check is a plain function on plain PyTorch objects too, for a notebook, wit
 """
 
 from trainer.diagnostics.activations import activation_statistics
+from trainer.diagnostics.anomaly import Anomaly, Detector, find_anomaly
 from trainer.diagnostics.layers import layer_statistics
 from trainer.diagnostics.watch import Diagnostics
 
-__all__ = ["Diagnostics", "activation_statistics", "layer_statistics"]
+__all__ = [
+    "Anomaly",
+    "Detector",
+    "Diagnostics",
+    "activation_statistics",
+    "find_anomaly",
+    "layer_statistics",
+]

@@ -70,6 +70,11 @@ def layers_of(
     return layers
 
 
+def by_prefix(model: nn.Module, loss: object) -> dict[str, nn.Module]:
+    """The model and, if it is a module, the loss, by what the names of their layers begin with."""
+    return {"": model, "loss": loss} if isinstance(loss, nn.Module) else {"": model}
+
+
 class LayerNorms:
     """Measures one step: `before` it is committed, `after`, and then `by_layer` what was taken.
 

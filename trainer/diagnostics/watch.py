@@ -16,7 +16,7 @@ from trainer.clipping.clipped import Clipped
 from trainer.diagnostics.activations import Activations
 from trainer.diagnostics.clipping import Culprits, cosine
 from trainer.diagnostics.departures import Departures
-from trainer.diagnostics.layers import LayerNorms, Numbers, layers_of
+from trainer.diagnostics.layers import LayerNorms, Numbers, by_prefix, layers_of
 from trainer.diagnostics.tensors import buckets, extremes, histogram
 from trainer.record import Record
 
@@ -66,18 +66,20 @@ class Diagnostics:
         self.present: list[str] = []
 
     def bind(
-        self, modules: Mapping[str, nn.Module], trained: Sequence[Tensor], compiled: bool = False
+        self, model: nn.Module, loss: object, trained: Sequence[Tensor], compiled: bool = False
     ) -> None:
         """Says what to look into; called once, before the first step.
 
         Args:
-            modules: the model by "", and the loss by the prefix of its layers' names.
+            model: whose layers are watched.
+            loss: whose parameters are a layer too, where it has any.
             trained: the parameters of the optimizer.
             compiled: whether the model runs compiled, where a hook would not be called.
         """
+        modules = by_prefix(model, loss)
         layers = layers_of(modules, trained)
         self.norms = LayerNorms(layers)
-        self.outputs = Activations(modules[""] if self.activations and not compiled else nn.Identity())
+        self.outputs = Activations(model if self.activations and not compiled else nn.Identity())
         named = {
             id(parameter): name
             for prefix, module in modules.items()
