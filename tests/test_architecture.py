@@ -21,7 +21,7 @@ LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export"), (2, "tasks")),
+    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "replay"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

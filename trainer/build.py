@@ -24,6 +24,7 @@ from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
+from trainer.replay import Replay
 from trainer.resume import differing_keys
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
@@ -59,10 +60,14 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
         named = {group: choices.get(group, "?") for group in GROUPS}
         job = _compose(_ablated(config, named, choices.get("ablation", "?")), named)
         seed_everything(config.seed)
-        if isinstance(job.task, Export) and not config.get("resume"):
-            raise ValueError("resume must name a run folder; task=export resume=outputs/…")
+        if isinstance(job.task, Export | Replay) and not config.get("resume"):
+            raise ValueError(f"resume must name a run folder; task={named['task']} resume=outputs/…")
         if config.get("resume"):
-            job.notes.extend(_resume(job.trainer, Path(config.resume), config))
+            _check_same(Path(config.resume), config)
+        if isinstance(job.task, Replay):  # begins with the weights that the run began with
+            job.task.check(Path(config.resume))
+        elif config.get("resume"):
+            job.notes.extend(_resume(job.trainer, Path(config.resume)))
             if isinstance(job.task, Train):
                 _check_unfinished(job, config.resume)
         return job
@@ -80,12 +85,11 @@ def _check_unfinished(job: Job, folder: str) -> None:
         )
 
 
-def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
-    """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
+def _check_same(folder: Path, config: DictConfig) -> None:
+    """Refuses a run that was configured otherwise.
 
     Raises:
-        ValueError: if the configuration differs, or the state is not that of these parts.
-        DamagedCheckpoint: if no checkpoint is whole.
+        ValueError: naming what differs.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     differing = differing_keys(folder, plain, config.resume_allow)
@@ -95,6 +99,15 @@ def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
             f"resume={folder} was configured otherwise: {', '.join(differing)}; to continue all the "
             f"same, resume_allow=[{names}]"
         )
+
+
+def _resume(trainer: Trainer, folder: Path) -> list[str]:
+    """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
+
+    Raises:
+        ValueError: if the state is not that of these parts.
+        DamagedCheckpoint: if no checkpoint is whole.
+    """
     state, notes = load_newest(folder)
     if state is not None:
         try:

@@ -129,6 +129,10 @@ class Console:
         """Prints one line above the bar: a warning, something the guard did."""
         self._line(line, "yellow")
 
+    def say(self, line: str) -> None:
+        """Prints one line above the bar."""
+        self._line(line)
+
     def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Not on a terminal."""
 
@@ -159,6 +163,8 @@ class Console:
             self._out.print(line, soft_wrap=True)
         if folder is not None and (folder / "curves.png").exists():
             self._line(f"curves      {typed(folder / 'curves.png')}")
+        if folder is not None and (folder / "refused").exists():
+            self._line(f"why refused python train.py task=replay resume={typed(folder)}")
         if folder is not None:
             self._line(f"tensorboard --logdir {typed(folder)}", "bold")
 
