@@ -111,12 +111,10 @@ def replay(
             again = bench.attempt(batches)[2]
     is_data = failing < len(others) if others else bool(again)
     lines = [str(anomaly) if anomaly else f"refused again: {_figures(value, norm)}"]
-    samples: list[int] = []
     tensors = bench.not_finite()
-    if is_data:
-        samples, words = bench.samples(batches)
-        lines += words
-    else:
+    samples, words = bench.samples(batches) if is_data else ([], [])
+    lines += words
+    if not is_data:
         lines += [f"{name} holds NaN or inf" for name in tensors[:SHOWN]] or [bench.largest()]
     if others:
         steps = count(len(others), "other step")
