@@ -25,7 +25,7 @@ LAYERS = {
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
     **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "verify", "lr_find"), (2, "tasks")),
-    **dict.fromkeys(("evaluating", "plotting", "inspecting"), (2, "tasks")),
+    **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }
