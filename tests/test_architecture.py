@@ -25,7 +25,8 @@ LAYERS = {
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
     **dict.fromkeys(
-        ("rehearsal", "tasks", "sweep", "export", "evaluating", "plotting", "inspecting"), (2, "tasks")
+        ("rehearsal", "tasks", "sweep", "export", "evaluating", "plotting", "inspecting", "replay"),
+        (2, "tasks"),
     ),
     "build": (3, "build"),
     "hooks": (4, "hooks"),

@@ -23,11 +23,19 @@ OURS = ("trainer.", "models.", "losses.", "hydra_plugins.")
 INJECTED = {
     *("input_shape", "output_shape", "seed", "params", "optimizer", "horizon", "objective"),
     *("model", "loss", "clip", "guard", "checkpoints", "scheduler"),
+    *("diagnostics", "refusals"),
 }
 # (part, key) whose value is on purpose not the Python default, and why.
 ON_PURPOSE = {
     ("guard/stop", "max_consecutive"): "stop is skip at its strictest",
     ("guard/stop", "spike_z"): "a finite step does not end a run",
+    ("diagnostics/off", "layers"): "nothing is measured",
+    ("diagnostics/off", "activations"): "nothing is measured",
+    ("diagnostics/full", "every"): "every logged step",
+    **{
+        ("diagnostics/full", key): "whatever can be measured"
+        for key in ("parameters", "histograms", "shares")
+    },
     ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
 }
 FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics
@@ -75,6 +83,7 @@ NEED_A_FILE = {
     ("task", "evaluate"): "resume must name a run folder",
     ("task", "export"): "resume must name a run folder",
     ("task", "plots"): "resume must name a run folder",
+    ("task", "replay"): "resume must name a run folder",
     ("data", "csv"): r"data\.path must be a \.csv file that exists, got 'table.csv'",
     ("data", "huggingface"): r"data\.path must be a folder or a .* got 'table\.parquet'",
     ("data", "image_folder"): r"data\.path must be a folder that exists, got 'pictures'",

@@ -26,6 +26,7 @@ from trainer import tensorboard
 from trainer.console import Console
 from trainer.data.tensors import TensorData
 from trainer.diagnostics import autograd_graph
+from trainer.diagnostics.tensors import buckets, histogram
 from trainer.loop import Trainer
 from trainer.tasks import Job, Train
 from trainer.tensorboard import TensorBoard
@@ -147,13 +148,13 @@ def test_the_graph_has_a_box_for_every_module(tmp_path: Path, board: TensorBoard
 
 
 def test_histograms_are_of_what_is_finite(tmp_path: Path, board: TensorBoard) -> None:
-    values = {"weights": torch.tensor([1.0, math.nan, 3.0]), "none": torch.tensor([math.inf])}
-    board.histograms(7, values)
+    values = histogram(torch.tensor([1.0, math.nan, 3.0]))
+    board.histograms(7, {"weights": buckets(values.tolist())})
     shown = accumulated(tmp_path)
     assert shown.Tags()["histograms"] == ["weights"]
-    (histogram,) = shown.Histograms("weights")
-    value = histogram.histogram_value
-    assert (histogram.step, value.num, value.min, value.max) == (7, 2, 1.0, 3.0)
+    (event,) = shown.Histograms("weights")
+    value = event.histogram_value
+    assert (event.step, value.num, value.min, value.max) == (7, 2, 1.0, 3.0)
 
 
 def one_warning(write: Callable[[], None]) -> None:

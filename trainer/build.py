@@ -21,10 +21,12 @@ from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
 from trainer.evaluating import Evaluate
 from trainer.export import Export
+from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
 from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
+from trainer.replay import Replay
 from trainer.resume import differing_keys
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
@@ -32,9 +34,9 @@ from trainer.tasks import Job, Train
 
 GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),
-    *("optimizer", "scheduler", "fault", "trainer", "task"),
+    *("optimizer", "scheduler", "diagnostics", "fault", "trainer", "task"),
 )
-NEED_A_RUN = (Evaluate, Export, Plots)
+NEED_A_RUN = (Evaluate, Export, Plots, Replay)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -69,14 +71,30 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job | Plots:
         job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named)
         seed_everything(config.seed)
         if config.get("resume"):
-            job.notes.extend(_resume(job, Path(config.resume), config))
-            if isinstance(job.task, Train):
-                _check_unfinished(job, config.resume)
-            if isinstance(job.task, Evaluate):
-                job.task.check(job)
+            _resume(job, Path(config.resume), config)
         return job
     except (ValueError, DamagedCheckpoint) as error:
         raise BadInput(" ".join(str(error).split())) from error
+
+
+def _resume(job: Job, folder: Path, config: DictConfig) -> None:
+    """Puts the job where the run in the folder was saved last, and notes what is to be said of it.
+
+    Raises:
+        ValueError: if the configuration differs, the state is not that of these parts, or the run holds
+            nothing for the task to do.
+        DamagedCheckpoint: if no checkpoint is whole.
+    """
+    task = job.task
+    _check_same(folder, config, ["data"] if isinstance(task, Evaluate) else [])
+    if isinstance(task, Replay):  # begins with the weights that the run began with
+        task.check(folder)
+        return
+    job.notes.extend(_load(job.trainer, folder))
+    if isinstance(task, Train):
+        _check_unfinished(job, config.resume)
+    elif isinstance(task, Evaluate):
+        task.check(job)
 
 
 def _check_unfinished(job: Job, folder: str) -> None:
@@ -89,26 +107,24 @@ def _check_unfinished(job: Job, folder: str) -> None:
         )
 
 
-def _resume(job: Job, folder: Path, config: DictConfig) -> list[str]:
-    """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
-
-    Raises:
-        ValueError: if the configuration differs, or the state is not that of these parts.
-        DamagedCheckpoint: if no checkpoint is whole.
-    """
+def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> None:
+    """Refuses a run that was configured otherwise, by naming what differs."""
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    other_data = ["data"] if isinstance(job.task, Evaluate) else []
-    differing = differing_keys(folder, plain, [*config.resume_allow, *other_data])
+    differing = differing_keys(folder, plain, [*config.resume_allow, *may_differ])
     if differing:
         names = ", ".join(item.split(" ")[0] for item in differing)
         raise ValueError(
             f"resume={folder} was configured otherwise: {', '.join(differing)}; to continue all the "
             f"same, resume_allow=[{names}]"
         )
+
+
+def _load(trainer: Trainer, folder: Path) -> list[str]:
+    """Loads the newest checkpoint that is whole; returns what is to be said of it."""
     state, notes = load_newest(folder)
     if state is not None:
         try:
-            job.trainer.load_state_dict(state)
+            trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"resume={folder} does not fit these parts: {error}") from error
     return notes
@@ -153,7 +169,7 @@ def _compose(task: Any, config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
     clip, loss, guard = (part(name) for name in ("clip", "loss", "guard"))
-    checkpoints = part("checkpoint")
+    checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
     data = part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
@@ -186,13 +202,18 @@ def _compose(task: Any, config: DictConfig, choices: dict[str, str]) -> Job:
         scheduler=schedule,
         guard=guard,
         checkpoints=checkpoints,
+        refusals=refusals,
+        diagnostics=diagnostics,
         objective=config.get("objective"),
         seed=seed,
     )
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     parts = {group: settings[group] for group in choices}
-    return Job(task, trainer, data, choices, _numbers(config), parts)
+    notes = []
+    if config.trainer.get("compile") and diagnostics.activations:
+        notes.append("activations are not watched where trainer.compile=true")
+    return Job(task, trainer, data, choices, _numbers(config), parts, notes)
 
 
 class _Parts:

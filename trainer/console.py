@@ -145,6 +145,13 @@ class Console:
                 wide.print(part, "", sep="\n")
         self._print_stripped(captured.get())
 
+    def say(self, line: str) -> None:
+        """Prints one line above the bar."""
+        self._line(line)
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Not on a terminal."""
+
     def close(self) -> None:
         """Shows the last values and takes the bar down, cursor restored; harmless when not open."""
         if self._pending:
@@ -169,6 +176,8 @@ class Console:
         self._print_stripped(tables.get())
         if folder is not None and (folder / "curves.png").exists():
             self._line(f"curves      {typed(folder / 'curves.png')}")
+        if folder is not None and (folder / "refused").exists():
+            self._line(f"why refused python train.py task=replay resume={typed(folder)}")
         if folder is not None:
             self._line(f"tensorboard --logdir {typed(folder)}", "bold")
 

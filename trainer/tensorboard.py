@@ -20,13 +20,12 @@ from typing import Any
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from trainer.diagnostics.graph import Graph, Node
 
-BINS = 40  # of a histogram
 LAYOUT = {
     "Stability": {
         "gradient norm": ["Multiline", ["grad/norm$", "grad/norm_clipped$", "grad/threshold$"]],
@@ -60,6 +59,16 @@ class TensorBoard:
         items = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._summary(step, items)
 
+    def note(self, line: str) -> None:
+        """Not here: a line is for whoever is watching."""
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """One event with every histogram, each the fields of a ``HistogramProto``."""
+        items = [
+            Summary.Value(tag=tag, histo=HistogramProto(**fields)) for tag, fields in values.items()
+        ]
+        self._summary(step, items)
+
     def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
         """One picture: inputs over predictions over targets, each (N, C, H, W) in [0, 1]."""
         from PIL import Image
@@ -74,14 +83,6 @@ class TensorBoard:
             height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
         )
         self._summary(step, [Summary.Value(tag="val/input_prediction_target", image=image)])
-
-    def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """A histogram of the finite entries of each tensor; one without any is left out."""
-        from torch.utils.tensorboard.summary import histogram
-
-        finite = {tag: value[value.isfinite()].float().cpu() for tag, value in values.items()}
-        shown = [(tag, value.numpy()) for tag, value in finite.items() if len(value)]
-        self._summary(step, [histogram(tag, v, BINS).value[0] for tag, v in shown])
 
     def layout(self) -> None:
         """Charts of the CUSTOM SCALARS tab: lines that are read against each other in one chart."""
