@@ -19,9 +19,15 @@ PACKAGES = ("losses", "models", "trainer", "hydra_plugins")
 # the modules of its own layer. The loop and what people look at do not know each other.
 LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
+    **dict.fromkeys(
+        ("drawing", "strip", "clip_plot", "layer_plot", "runs_plot", "inspect_plot"), (1, "views")
+    ),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "replay"), (2, "tasks")),
+    **dict.fromkeys(
+        ("rehearsal", "tasks", "sweep", "export", "evaluating", "plotting", "inspecting", "replay"),
+        (2, "tasks"),
+    ),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

@@ -80,7 +80,9 @@ def test_there_is_an_option_wherever_config_yaml_chooses_one() -> None:
 
 # What a launch line cannot do in an empty folder, and what is said then.
 NEED_A_FILE = {
+    ("task", "evaluate"): "resume must name a run folder",
     ("task", "export"): "resume must name a run folder",
+    ("task", "plots"): "resume must name a run folder",
     ("task", "replay"): "resume must name a run folder",
     ("data", "csv"): r"data\.path must be a \.csv file that exists, got 'table.csv'",
     ("data", "huggingface"): r"data\.path must be a folder or a .* got 'table\.parquet'",

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import copy
-import doctest
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import trainer.diagnostics.activations as activations_module
-import trainer.diagnostics.clipping as clipping_module
-import trainer.diagnostics.departures as departures_module
-import trainer.diagnostics.layers as layers_module
-import trainer.diagnostics.tensors as tensors_module
 from models.rnn import RNN
 from trainer.diagnostics.activations import Activations, activation_statistics
 from trainer.diagnostics.clipping import cosine, shares_of_norm
 from trainer.diagnostics.departures import Departures
 from trainer.diagnostics.layers import layer_statistics, layers_of
 from trainer.diagnostics.tensors import BINS, buckets, extremes, histogram
-
-MODULES = (
-    *(activations_module, clipping_module, departures_module),
-    *(layers_module, tensors_module),
-)
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.split(".")[-1])
-def test_the_examples_in_the_documentation_run(module: object) -> None:
-    result = doctest.testmod(module, extraglobs={"torch": torch, "nn": nn})  # type: ignore[arg-type]
-    assert result.failed == 0 < result.attempted
 
 
 def test_norms_are_those_of_all_parameters_of_a_layer_together() -> None:

@@ -71,7 +71,7 @@ def test_a_fault_in_the_inputs_is_the_data() -> None:
     assert (verdict.kind, verdict.samples, verdict.tensors) == ("data", [5], [])
     assert verdict.origin is not None
     assert verdict.origin.module == "0 (BatchNorm1d)"
-    assert "refused too with these weights: 0 of 2 other steps" in verdict.lines
+    assert "with these weights 0 of 2 other steps is refused too" in verdict.lines
     assert "with earlier weights the same batch is refused too" in verdict.lines
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())

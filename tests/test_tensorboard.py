@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,15 @@ from full_disk import Disk
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 from trainer import tensorboard
 from trainer.data.tensors import TensorData
+from trainer.diagnostics import autograd_graph
+from trainer.diagnostics.tensors import buckets, histogram
 from trainer.loop import Trainer
 from trainer.tensorboard import TensorBoard
 
@@ -116,6 +121,38 @@ def test_a_run_is_a_row_of_the_hparams_tab(tmp_path: Path, board: TensorBoard) -
     assert row == {**chosen, "model.hidden": "[50, 50]"}
     experiment = content["_hparams_/experiment"].experiment
     assert [info.name.tag for info in experiment.metric_infos] == ["val/psnr"]
+
+
+def test_before_after_and_threshold_share_a_chart(tmp_path: Path, board: TensorBoard) -> None:
+    board.layout()
+    (value,) = events(tmp_path)[-1].summary.value
+    assert value.metadata.plugin_data.plugin_name == "custom_scalars"
+    layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
+    patterns = [list(chart.multiline.tag) for group in layout.category for chart in group.chart]
+    recorded = ["grad/norm", "grad/norm_clipped", "grad/threshold", "grad/norm_max", "train/loss/mse"]
+    together = [[tag for tag in recorded if any(re.search(p, tag) for p in one)] for one in patterns]
+    assert ["grad/norm", "grad/norm_clipped", "grad/threshold"] in together
+
+
+def test_the_graph_has_a_box_for_every_module(tmp_path: Path, board: TensorBoard) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    board.graph(autograd_graph(model, torch.ones(2, 3)))
+    nodes = {node.name: node for node in GraphDef.FromString(events(tmp_path)[-1].graph_def).node}
+    assert {"0/weight", "0/bias", "2/weight", "2/bias"} <= nodes.keys()
+    assert {name.partition("/")[0] for name in nodes} == {"0", "1", "2", "output_0"}
+    assert all(before in nodes for node in nodes.values() for before in node.input)
+    (relu,) = (node for node in nodes.values() if node.op == "Relu")
+    assert [nodes[name].op for name in relu.input] == ["Addmm"]
+
+
+def test_histograms_are_of_what_is_finite(tmp_path: Path, board: TensorBoard) -> None:
+    values = histogram(torch.tensor([1.0, math.nan, 3.0]))
+    board.histograms(7, {"weights": buckets(values.tolist())})
+    shown = accumulated(tmp_path)
+    assert shown.Tags()["histograms"] == ["weights"]
+    (event,) = shown.Histograms("weights")
+    value = event.histogram_value
+    assert (event.step, value.num, value.min, value.max) == (7, 2, 1.0, 3.0)
 
 
 def one_warning(write: Callable[[], None]) -> None:

@@ -19,9 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
+from trainer.evaluating import Evaluate
 from trainer.export import Export
 from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
+from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.replay import Replay
@@ -34,6 +36,7 @@ GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),
     *("optimizer", "scheduler", "diagnostics", "fault", "trainer", "task"),
 )
+NEED_A_RUN = (Evaluate, Export, Plots, Replay)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -46,8 +49,9 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
-    """Composes and rehearses all that the config names, without leaving a trace on the disk.
+def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job | Plots:
+    """Composes and rehearses all that the config names, without leaving a trace on the disk; `Plots`
+    needs nothing but the run folder.
 
     Args:
         config: the job's config, without Hydra's own node.
@@ -58,21 +62,39 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
     """
     try:
         named = {group: choices.get(group, "?") for group in GROUPS}
-        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named)
-        seed_everything(config.seed)
-        if isinstance(job.task, Export | Replay) and not config.get("resume"):
+        task = _Parts(config, named)("task")
+        if isinstance(task, NEED_A_RUN) and not config.get("resume"):
             raise ValueError(f"resume must name a run folder; task={named['task']} resume=outputs/…")
+        if isinstance(task, Plots):
+            task.check(Path(config.resume))
+            return task
+        job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named)
+        seed_everything(config.seed)
         if config.get("resume"):
-            _check_same(Path(config.resume), config)
-        if isinstance(job.task, Replay):  # begins with the weights that the run began with
-            job.task.check(Path(config.resume))
-        elif config.get("resume"):
-            job.notes.extend(_resume(job.trainer, Path(config.resume)))
-            if isinstance(job.task, Train):
-                _check_unfinished(job, config.resume)
+            _resume(job, Path(config.resume), config)
         return job
     except (ValueError, DamagedCheckpoint) as error:
         raise BadInput(" ".join(str(error).split())) from error
+
+
+def _resume(job: Job, folder: Path, config: DictConfig) -> None:
+    """Puts the job where the run in the folder was saved last, and notes what is to be said of it.
+
+    Raises:
+        ValueError: if the configuration differs, the state is not that of these parts, or the run holds
+            nothing for the task to do.
+        DamagedCheckpoint: if no checkpoint is whole.
+    """
+    task = job.task
+    _check_same(folder, config, ["data"] if isinstance(task, Evaluate) else [])
+    if isinstance(task, Replay):  # begins with the weights that the run began with
+        task.check(folder)
+        return
+    job.notes.extend(_load(job.trainer, folder))
+    if isinstance(task, Train):
+        _check_unfinished(job, config.resume)
+    elif isinstance(task, Evaluate):
+        task.check(job)
 
 
 def _check_unfinished(job: Job, folder: str) -> None:
@@ -85,14 +107,10 @@ def _check_unfinished(job: Job, folder: str) -> None:
         )
 
 
-def _check_same(folder: Path, config: DictConfig) -> None:
-    """Refuses a run that was configured otherwise.
-
-    Raises:
-        ValueError: naming what differs.
-    """
+def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> None:
+    """Refuses a run that was configured otherwise, by naming what differs."""
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    differing = differing_keys(folder, plain, config.resume_allow)
+    differing = differing_keys(folder, plain, [*config.resume_allow, *may_differ])
     if differing:
         names = ", ".join(item.split(" ")[0] for item in differing)
         raise ValueError(
@@ -101,13 +119,8 @@ def _check_same(folder: Path, config: DictConfig) -> None:
         )
 
 
-def _resume(trainer: Trainer, folder: Path) -> list[str]:
-    """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
-
-    Raises:
-        ValueError: if the state is not that of these parts.
-        DamagedCheckpoint: if no checkpoint is whole.
-    """
+def _load(trainer: Trainer, folder: Path) -> list[str]:
+    """Loads the newest checkpoint that is whole; returns what is to be said of it."""
     state, notes = load_newest(folder)
     if state is not None:
         try:
@@ -152,10 +165,10 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
     return ablated
 
 
-def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
+def _compose(task: Any, config: DictConfig, choices: dict[str, str]) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
-    task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
+    clip, loss, guard = (part(name) for name in ("clip", "loss", "guard"))
     checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
     data = part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
@@ -195,10 +208,12 @@ def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
         seed=seed,
     )
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    parts = {group: settings[group] for group in choices}
     notes = []
     if config.trainer.get("compile") and diagnostics.activations:
         notes.append("activations are not watched where trainer.compile=true")
-    return Job(task, trainer, data, choices, _numbers(config), notes)
+    return Job(task, trainer, data, choices, _numbers(config), parts, notes)
 
 
 class _Parts:

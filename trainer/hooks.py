@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
 from trainer.console import Console
+from trainer.plotting import Plots
 from trainer.resume import differing_keys, lock
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job
@@ -57,7 +58,7 @@ def run(config: DictConfig) -> Outcome:
     else:
         job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
         with _locks.pop(folder, None) or lock(folder):
-            summary = job.task.run(job, folder, Console())
+            summary = job.run(folder, Console())
     return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
 
 
@@ -68,7 +69,7 @@ def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> di
     try:
         with lock(folder):
             job = prepare(config, choices)
-            return job.task.run(job, folder, Console(brief=True))  # type: ignore[no-any-return]
+            return job.run(folder, Console(brief=True))
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
 
@@ -191,7 +192,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.
-_prepared: dict[str, Job] = {}
+_prepared: dict[str, Job | Plots] = {}
 _finished: list[SweptJob] = []
 _locks: dict[Path, TextIO] = {}
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

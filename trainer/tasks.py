@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.console import Console
 from trainer.data.tensors import Data
+from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
 from trainer.loop import Trainer
 from trainer.schedulers import Horizon
@@ -27,6 +28,7 @@ class Job:
         choices: the option chosen in each config group.
         notes: what is to be said before it starts, such as where it resumes.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
+        parts: what the config sets of each group's part, ``_target_`` included.
     """
 
     task: Any
@@ -34,7 +36,13 @@ class Job:
     data: Data
     choices: dict[str, str]
     numbers: dict[str, float]
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def run(self, folder: Path, console: Console) -> dict[str, Any]:
+        """Does it, in that folder; returns the summary."""
+        summary: dict[str, Any] = self.task.run(self, folder, console)
+        return summary
 
 
 class Train:
@@ -48,10 +56,12 @@ class Train:
         for note in job.notes:
             console.note(note)
         board = TensorBoard(folder, trainer.step)
+        board.layout()
         try:
             summary = trainer.fit(data, folder, [console, board])
             if summary["status"] == "completed":
                 _show_samples(job, folder, board)
+                _show_graph(job, board)
             board.hparams(job.numbers | _parts(job), _final_validation(summary))
         finally:
             console.close()
@@ -64,6 +74,14 @@ class Train:
             console.note(f"curves.png is not drawn: {error}")
         console.finish(summary, folder)
         return summary
+
+
+def _show_graph(job: Job, board: TensorBoard) -> None:
+    """The model's graph in TensorBoard; at the end, so that no training depends on it."""
+    batches = job.data.validation() if job.data.validates else job.data.batches(0)
+    inputs, _ = next(batches)
+    # Two at least, or BatchNorm would complain; of a single one twice the same.
+    board.graph(autograd_graph(job.trainer.model, inputs[[0, -1]]))
 
 
 def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:

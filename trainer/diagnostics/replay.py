@@ -26,11 +26,6 @@ DATA, STATE, NEITHER = "data", "state", "not reproducible"
 STANDS_OUT = 5  # times the median of the samples' gradient norms
 SHOWN = 3
 
-ELSEWHERE = (
-    "all is in order this time: it is neither in the batch nor in the weights. Look for numbers drawn "
-    "outside of torch, code that counts its calls, a race, or the hardware"
-)
-
 Judge = Callable[[Tensor, Tensor, Tensor | None], Tensor | bool]
 
 
@@ -55,6 +50,12 @@ class Verdict:
     samples: list[int] = field(default_factory=list)
     tensors: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+
+
+IN_ORDER = (
+    "all is in order this time: it is neither in the batch nor in the weights. Look for numbers drawn "
+    "outside of torch, code that counts its calls, a race, or the hardware"
+)
 
 
 def not_finite(loss: Tensor, norm: Tensor, buffers: Tensor | None) -> bool:
@@ -97,10 +98,11 @@ def replay(
         >>> verdict.kind, verdict.samples, str(verdict.origin)
         ('data', [1], 'linear in 0 (Linear) was given NaN, which came in with the batch')
     """
+    precision = precision or Precision("fp32", torch.device("cpu"))
     bench = _Bench(model, loss, refuses, norm_type, precision)
     value, norm, bad, anomaly = bench.attempt(batches)
     if not bad:
-        return Verdict(NEITHER, value, norm, lines=[_figures(value, norm), ELSEWHERE])
+        return Verdict(NEITHER, value, norm, lines=[_figures(value, norm), IN_ORDER])
     failing = sum(bench.attempt(other)[2] for other in others)
     again = None
     finite = math.isfinite(value) and math.isfinite(norm)
@@ -109,30 +111,31 @@ def replay(
             again = bench.attempt(batches)[2]
     is_data = failing < len(others) if others else bool(again)
     lines = [str(anomaly) if anomaly else f"refused again: {_figures(value, norm)}"]
+    tensors = bench.not_finite()
     samples, words = bench.samples(batches) if is_data else ([], [])
-    lines, tensors = lines + words, bench.not_finite()
+    lines += words
     if not is_data:
         lines += [f"{name} holds NaN or inf" for name in tensors[:SHOWN]] or [bench.largest()]
     if others:
-        tried = count(len(others), "other step")
-        lines.append(f"refused too with these weights: {failing} of {tried}")
+        steps = count(len(others), "other step")
+        lines.append(f"with these weights {failing} of {steps} is refused too")
     if again is not None:
         lines.append(f"with earlier weights the same batch is {'refused too' if again else 'in order'}")
-    origin, kind = anomaly.origin if anomaly else None, DATA if is_data else STATE
-    return Verdict(kind, value, norm, origin, samples, tensors, lines)
+    origin = anomaly.origin if anomaly else None
+    return Verdict(DATA if is_data else STATE, value, norm, origin, samples, tensors, lines)
 
 
 class _Bench:
     """Model and loss, to take steps with that leave no trace but ``.grad``."""
 
     def __init__(
-        self, model: nn.Module, loss: Loss, refuses: Judge, norm_type: float, precision: Precision | None
+        self, model: nn.Module, loss: Loss, refuses: Judge, norm_type: float, precision: Precision
     ) -> None:
         self.model, self.loss, self.refuses, self.norm_type = model, loss, refuses, norm_type
-        self.precision = precision or Precision("fp32", torch.device("cpu"))
+        self.precision = precision
         self.parts = by_prefix(model, loss)
         self.trained = [p for part in self.parts.values() for p in part.parameters() if p.requires_grad]
-        self.gradients = Gradients(model, loss, self.trained, self.precision)
+        self.gradients = Gradients(model, loss, self.trained, precision)
 
     def attempt(self, batches: Sequence[Batch]) -> tuple[float, float, bool, Anomaly | None]:
         """Loss, gradient norm, whether the step is refused, and where a NaN or inf comes from."""
