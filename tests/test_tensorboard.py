@@ -23,10 +23,12 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 from trainer import tensorboard
+from trainer.console import Console
 from trainer.data.tensors import TensorData
 from trainer.diagnostics import autograd_graph
 from trainer.diagnostics.tensors import buckets, histogram
 from trainer.loop import Trainer
+from trainer.tasks import Job, Train
 from trainer.tensorboard import TensorBoard
 
 
@@ -216,3 +218,26 @@ def test_a_run_trains_and_records_the_same_on_a_full_disk(tmp_path: Path, limite
     assert all(torch.equal(a, b) for a, b in zip(healthy, full, strict=True))
     records = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("healthy", "full")]
     assert records[0] == records[1]
+
+
+class OnlyFours(nn.Linear):
+    """Takes four samples and no other number while it is trained."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training and len(inputs) != 4:
+            raise RuntimeError("four, please")
+        return super().forward(inputs)
+
+
+def test_a_model_that_cannot_be_drawn_has_been_trained_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = torch.randn(8, 3)
+    data = TensorData((x, x[:, :1]), (x, x[:, :1]), batch_size=4)
+    model = OnlyFours(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, max_epochs=2, log_every=1, device="cpu")
+    groups = ("data", "model", "loss", "clip")
+    job = Job(Train(), trainer, data, dict.fromkeys(groups, "mine"), {})
+    assert job.run(tmp_path, Console())["status"] == "completed"
+    assert "TensorBoard shows no graph: four, please" in capsys.readouterr().out

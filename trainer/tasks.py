@@ -61,7 +61,7 @@ class Train:
             summary = trainer.fit(data, folder, [console, board])
             if summary["status"] == "completed":
                 _show_samples(job, folder, board)
-                _show_graph(job, board)
+                _show_graph(job, board, console)
             board.hparams(job.numbers | _parts(job), _final_validation(summary))
         finally:
             console.close()
@@ -76,12 +76,14 @@ class Train:
         return summary
 
 
-def _show_graph(job: Job, board: TensorBoard) -> None:
+def _show_graph(job: Job, board: TensorBoard, console: Console) -> None:
     """The model's graph in TensorBoard; at the end, so that no training depends on it."""
     batches = job.data.validation() if job.data.validates else job.data.batches(0)
     inputs, _ = next(batches)
-    # Two at least, or BatchNorm would complain; of a single one twice the same.
-    board.graph(autograd_graph(job.trainer.model, inputs[[0, -1]]))
+    try:  # two samples at least, or BatchNorm would complain; of a single one twice the same
+        board.graph(autograd_graph(job.trainer.model, inputs[[0, -1]]))
+    except Exception as error:  # whatever a user's model does, the training is done
+        console.note(f"TensorBoard shows no graph: {error}")
 
 
 def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:
