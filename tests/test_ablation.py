@@ -125,7 +125,7 @@ def test_an_ablation_holds_groups_and_what_to_put_there(wrong: str) -> None:
 
 
 def test_the_sweep_runs_every_ablation_with_the_same_seeds_and_the_reference_first() -> None:
-    jobs = composed("python train.py sweep=ablation")
+    jobs = composed("python train.py sweep=ablation", most=5 * len(ABLATIONS))
     assert jobs[0].choices["ablation"] == "all"
     assert Counter(job.choices["ablation"] for job in jobs) == dict.fromkeys(ABLATIONS, 5)
     assert {job.config.seed for job in jobs} == {0, 1, 2, 3, 4}

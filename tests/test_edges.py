@@ -100,7 +100,8 @@ def test_torchs_own_plateau_is_a_torch_scheduler_too() -> None:
 def test_a_disk_too_full_for_the_last_checkpoint_still_gets_a_summary(tmp_path: Path) -> None:
     model = net(nn.Linear(4, 400), nn.Linear(400, 4))  # a checkpoint of more than 10 kB
     saves = Checkpoints(every_steps=None, every_seconds=None)
-    run = Trainer(model, nn.MSELoss(), sgd(model), checkpoints=saves, max_epochs=1)
+    slow = torch.optim.SGD(model.parameters(), lr=1e-3)  # no step is refused, and kept
+    run = Trainer(model, nn.MSELoss(), slow, checkpoints=saves, max_epochs=1)
     with file_limit(8000), pytest.raises(OSError, match="File too large"):
         run.fit(data(), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
