@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainer import checks
 from trainer.checkpoint import Checkpoints
-from trainer.clipping import Clip, Clipped, NoClip, total_norm
+from trainer.clipping import Clip, Clipped, NoClip
 from trainer.data.tensors import Batch, Data
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
@@ -178,7 +178,7 @@ class Trainer:
         """One step as a transaction."""
         self.transaction.begin()
         loss, terms, gradients = self.gradients(batches, self.log_due)
-        norm, buffers = total_norm(gradients, self.clip.norm_type), self.transaction.largest_buffer()
+        norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
         refused = self.guard.judge(loss, norm, buffers)
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
             clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))

@@ -1,0 +1,84 @@
+"""What a trainer sees of the stack that it is a member of: its own row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from trainer.clipping import AutoClip, ClipByNorm, ClipByValue, Clipped, NoClip, ZClip
+from trainer.data.tensors import Batch
+from trainer.loop import Trainer
+
+if TYPE_CHECKING:
+    from trainer.ensemble.together import Together
+
+# Modes that do not ask which tensor is which: they get the row as one, which costs them a fraction.
+WHOLE_ROW = (NoClip, ClipByNorm, ClipByValue, AutoClip, ZClip)
+
+
+class Member:
+    """Stands in for the `Gradients` and for the `Transaction` of a trainer while it is in a stack.
+
+    The trainer goes through its step as it does alone; the gradients, their norm and the largest buffer
+    come from the stack, which has computed them for all, and a commit is only noted where the stack can
+    do it for all.
+
+    Args:
+        trainer: which.
+        number: of its row.
+        together: all of them.
+    """
+
+    def __init__(self, trainer: Trainer, number: int, together: Together) -> None:
+        self.number, self.together = number, together
+        self.alone = (trainer.gradients, trainer.transaction)
+        self.shares = trainer.gradients.shares
+        groups = [group["params"] for group in trainer.optimizer.param_groups]
+        self.gradients: list[Tensor] = [p.grad for params in groups for p in params]
+        whole = type(trainer.clip) in WHOLE_ROW
+        self.seen = [together.stack.rows[number]] if whole else self.gradients
+        trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
+
+    def leave(self, trainer: Trainer) -> None:
+        """Gives the trainer back what it had, and tensors of its own."""
+        trainer.gradients, trainer.transaction = self.alone
+        self.together.updates.release(self.number)
+        self.together.stack.release(self.number)
+
+    def __call__(
+        self, batches: Sequence[Batch], log_due: bool = False
+    ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
+        """The loss, its terms and the gradients, which are there already."""
+        means = {name: values[self.number] for name, values in self.together.means.items()}
+        return means.pop(""), means, self.seen
+
+    def begin(self) -> None:
+        """The stack has copied the buffers."""
+
+    def measure(self, gradients: list[Tensor], norm_type: float) -> tuple[Tensor, Tensor | None]:
+        """The norm of the gradients, and the largest buffer."""
+        largest = self.together.largest
+        buffers = None if largest is None else largest[self.number]
+        return self.together.norms[norm_type][self.number], buffers
+
+    def roll_back(self) -> None:
+        """Restores the buffers."""
+        self.together.stack.roll_back(self.number)
+
+    def commit(
+        self,
+        gradients: list[Tensor],
+        clipped: Clipped,
+        lr_factor: float = 1.0,
+        refused: Tensor | None = None,
+    ) -> None:
+        """Notes the update; takes it where the stack cannot."""
+        updates = self.together.updates
+        if refused is None and updates.note(self.number, clipped, lr_factor):
+            return
+        _, transaction = self.alone
+        transaction.commit(self.gradients, clipped, lr_factor, refused)
+        if refused is None:
+            updates.adopt(self.number)

@@ -1,0 +1,217 @@
+"""K runs trained as one, each as though it were alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.data.tensors import Batch, Data
+from trainer.ensemble.member import Member
+from trainer.ensemble.stack import Stack
+from trainer.ensemble.updates import Updates
+from trainer.loop import Trainer
+from trainer.record import View
+from trainer.rng import seed_everything
+from trainer.schedulers import Horizon
+from trainer.signals import StopSignals
+from trainer.summary import Ending
+
+
+@dataclass(slots=True)
+class Run:
+    """One of the runs that are to be trained as one.
+
+    Attributes:
+        trainer: ready to fit.
+        data: what to fit; runs that share one object share its batches.
+        folder: as for `Trainer.fit`.
+        views: as for `Trainer.fit`.
+        summary: afterwards; None if its own part of a step or its closing raised.
+        error: what it raised then.
+    """
+
+    trainer: Trainer
+    data: Data
+    folder: Path | None = None
+    views: Sequence[View] = ()
+    summary: dict[str, Any] | None = None
+    error: Exception | None = None
+
+
+class Together:
+    """Trains runs that are alike but for numbers (see `trainer.ensemble.alike`) in lockstep.
+
+    Only forward and backward pass, norms and Adam's update are common; everything else a run does
+    itself, by the code that it does it with alone::
+
+        for batches in the common order:
+            copy the buffers aside, forward, backward, norms     # one pass for all
+            for run in runs that have not ended:
+                judge, clip, commit or roll back, schedule, note # `Trainer._step`
+            apply the commits                                    # few calls
+            record, validate, checkpoint, each where it is due
+
+    A run that ends before the others, because it diverged, is closed at once and counts no more.
+
+    Args:
+        runs: at least one; their trainers stand at the same step.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            run.data = run.data.to(run.trainer.device, run.trainer.precision.dtype)
+            if not run.trainer.model.training:
+                run.trainer.model.train()
+        first = runs[0].trainer
+        self.accumulate, self.log_every = first.accumulate, first.log_every
+        self.sources = list({id(run.data): run.data for run in runs}.values())
+        self.per_epoch = self.sources[0].batches_per_epoch
+        self.horizon = Horizon.of(self.per_epoch, self.accumulate, *first.limits)
+        self.means: Mapping[str, Sequence[Tensor]] = {}
+        self.norms: Mapping[float, Sequence[Tensor]] = {}
+        self.largest: Sequence[Tensor] | None = None
+        self._join(runs)
+
+    def _join(self, runs: Sequence[Run]) -> None:
+        self.going = dict(enumerate(runs))
+        trainers = [run.trainer for run in runs]
+        order = {id(data): number for number, data in enumerate(self.sources)}
+        self.source_of = [order[id(run.data)] for run in runs]
+        self.stack = Stack(trainers)
+        self.updates = Updates(self.stack, trainers)
+        self.members = [Member(trainer, k, self) for k, trainer in enumerate(trainers)]
+        self.norm_types = {trainer.clip.norm_type for trainer in trainers}
+
+    def fit(self) -> None:
+        """Trains all to the horizon, or until a signal ends them; each then has its summary or error.
+
+        Raises:
+            Exception: whatever a common pass raises. The runs that have not ended are then apart again,
+                each at the end of the same step, and `Trainer.fit` continues them.
+        """
+        self.began, self.first = time.perf_counter(), self._head.step
+        for run in self.going.values():
+            trainer = run.trainer
+            trainer.record.open(run.data, run.folder, run.views, trainer.step)
+            if trainer.guard.snapshot_every and not trainer.snapshots.taken:
+                trainer.snapshots.take()
+        seeds = {run.trainer.seed for run in self.going.values()}
+        self.shares_generators = len(seeds) == 1
+        seed_everything(self._head.seed)
+        try:
+            with StopSignals() as signals:
+                for batches in self._steps():
+                    self._step(batches)
+                    self._between_steps(len(batches), signals)
+                    if 2 * len(self.going) <= len(self.members) and self.going:
+                        self._leave_all()
+                        self._join(list(self.going.values()))
+        except Exception:
+            self.stack.roll_back()
+            self._leave_all()
+            raise
+        except BaseException as error:
+            for k, run in list(self.going.items()):
+                self._failed(k, run, error)
+            raise
+
+    @property
+    def _head(self) -> Trainer:
+        return next(iter(self.going.values())).trainer
+
+    def _steps(self) -> Iterator[list[Batch]]:
+        """The batches of one step after another, with a member axis where the data differ."""
+        while self.going:
+            head = self._head
+            orders = [source.batches(head.epoch, head.batch) for source in self.sources]
+            while self.going and (step := list(islice(zip(*orders, strict=True), self.accumulate))):
+                ahead = self._head.step + 1
+                self.log_due = ahead % self.log_every == 0 or ahead == self.horizon.steps
+                yield [self._joined(batches) for batches in step]
+            if self.going and self._head.batch:  # or it would ask for the rest of this epoch for ever
+                raise ValueError(f"batches_per_epoch must be how many data yields, {self._head.batch}")
+
+    def _joined(self, batches: Sequence[Batch]) -> Batch:
+        if len(self.sources) == 1:
+            return batches[0]
+        joined: Batch = stacked([batches[source] for source in self.source_of])
+        return joined
+
+    def _step(self, batches: Sequence[Batch]) -> None:
+        stack = self.stack
+        stack.begin()
+        axis = None if len(self.sources) == 1 else 0
+        self.means = {name: values.unbind() for name, values in stack(batches, axis).items()}
+        self.norms = {norm_type: stack.norms(norm_type).unbind() for norm_type in self.norm_types}
+        largest = stack.largest_buffers()
+        self.largest = None if largest is None else largest.unbind()
+        for k, run in list(self.going.items()):
+            run.trainer.log_due = self.log_due
+            try:
+                run.trainer._step(batches)
+            except Exception as error:
+                self._failed(k, run, error)
+        self.updates.apply()
+
+    def _between_steps(self, batches: int, signals: StopSignals) -> None:
+        for run in self.going.values():
+            run.trainer.step += 1
+            run.trainer.batch += batches
+        if not self.going:
+            return
+        head, last = self._head, self._head.step == self.horizon.steps
+        common = self.log_due or last or signals.received or head.batch >= self.per_epoch
+        if not common and not any(_is_due(run.trainer) for run in self.going.values()):
+            return
+        for k, run in list(self.going.items()):
+            if not self.shares_generators:  # nobody draws from them, but they are part of the state
+                seed_everything(run.trainer.seed)
+            try:
+                run.trainer._between_steps(run.data, self.horizon, signals)
+                if last or run.trainer.ending:
+                    self._close(k)
+            except Exception as error:
+                self._failed(k, run, error)
+
+    def _close(self, k: int) -> None:
+        run = self.going.pop(k)
+        self.members[k].leave(run.trainer)
+        run.summary = run.trainer._close(run.trainer.step - self.first, self._seconds)
+
+    def _failed(self, k: int, run: Run, error: BaseException) -> None:
+        """What `Trainer.fit` does where anything raises, unless it was the closing itself."""
+        run.error = error if isinstance(error, Exception) else None
+        if self.going.pop(k, None):
+            self.members[k].leave(run.trainer)
+            run.trainer.ending = Ending.by_error(error)
+            run.trainer._close(run.trainer.step - self.first, self._seconds, save=False)
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def _leave_all(self) -> None:
+        for k, run in self.going.items():
+            self.members[k].leave(run.trainer)
+
+
+def _is_due(trainer: Trainer) -> bool:
+    """Whether a run has anything to do between two steps that the others may not have."""
+    every = trainer.guard.snapshot_every or math.inf
+    due = trainer.ending is not None or trainer.step % every == 0
+    return due or trainer.checkpoints.due(trainer.step)
+
+
+def stacked(values: Sequence[Any]) -> Any:
+    """Tensors as one with a member axis, and tuples of them as a tuple."""
+    if isinstance(values[0], tuple):
+        return tuple(map(stacked, zip(*values, strict=True)))
+    return torch.stack(list(values))
