@@ -140,6 +140,21 @@ def test_a_worker_that_fails_is_told_in_a_line_and_none_stays(
     assert told in summary["reason"]
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_killed_while_it_hands_over_is_told_as_killed(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(loader: object, data: object) -> None:
+        raise error
+
+    monkeypatch.setattr(
+        "torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data", broken
+    )
+    batches = MapStyleData(Noisy(), batch_size=2, num_workers=1).batches(0)
+    with pytest.raises(DataWorkerFailed, match="exited or was killed"):
+        next(batches)
+
+
 ORPHANS = """
 import multiprocessing, sys, time
 sys.path[:0] = sys.argv[1:]

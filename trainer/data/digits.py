@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer import checks
 from trainer.data.noise import with_noise
-from trainer.data.prepare import HELD_OUT, sha256, split
+from trainer.data.prepare import HELD_OUT, bundled, sha256, split
 from trainer.data.tensors import NOISE, TensorData, seeded_generator
 from trainer.metrics import Metric, accuracy, psnr
 
@@ -73,14 +75,14 @@ def digits_denoise(
 
 
 def _images() -> tuple[Tensor, Tensor, dict[str, Any]]:
-    from sklearn.datasets import load_digits  # here: it takes a second, and most runs do without
-
-    bunch = load_digits()
+    with gzip.open(bundled("data/digits.csv.gz"), "rt") as file:
+        table = np.loadtxt(file, delimiter=",")  # 64 pixels and the label
+    pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
     provenance = {
         "source": "sklearn.datasets.load_digits",
-        "sha256": sha256(bunch.images, bunch.target),
+        "sha256": sha256(pixels, labels),
         "split": HELD_OUT,
         "normalisation": "pixels / 16",
     }
-    images = torch.as_tensor(bunch.images, dtype=torch.float32)[:, None] / 16
-    return images, torch.as_tensor(bunch.target, dtype=torch.int64), provenance
+    images = torch.as_tensor(pixels, dtype=torch.float32)[:, None] / 16
+    return images, torch.as_tensor(labels), provenance

@@ -112,11 +112,11 @@ class MapStyleData:
             return next(fetched, None)
         except Exception as error:
             told = str(error).strip()
-            if "DataLoader" not in told:  # it was fetched in this process
+            if not self.num_workers:
                 raise
             if told.startswith("Caught "):
                 why = f"raised {told.splitlines()[-1]}"
-            elif "exited" in told:  # noticed within seconds
+            elif "exited" in told or isinstance(error, OSError | EOFError):  # or while it handed over
                 why = "exited or was killed, perhaps for want of memory"
             else:
                 why = f"gave nothing for {self.timeout:g} s"

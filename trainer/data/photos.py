@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer import checks
 from trainer.data.noise import with_noise
-from trainer.data.prepare import sha256
+from trainer.data.prepare import bundled, sha256
 from trainer.data.tensors import NOISE, SAMPLES, TensorData, seeded_generator
 from trainer.metrics import Metric, psnr, squared_error
 
@@ -67,9 +67,10 @@ def patches(samples: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
         ValueError: if it is not.
     """
     count = checks.whole("samples", samples, at_least=1)
-    from sklearn.datasets import load_sample_images  # here: it takes a second, and most runs do without
+    from PIL import Image  # here: most runs do without
 
-    pixels = np.stack(load_sample_images().images)
+    paths = [bundled(f"images/{name}.jpg") for name in ("china", "flower")]
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     images = torch.tensor(pixels).permute(0, 3, 1, 2).float() / 255
     every_patch = images.unfold(2, SIZE, 1).unfold(3, SIZE, 1)  # a view, (photo, C, y, x, 32, 32)
     strips = every_patch.shape[3] // SIZE + 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,17 @@ def read(path: Any, kind: str) -> bytes:
         return checks.path("path", path, kind).read_bytes()
     except OSError as error:
         raise ValueError(f"path must be a {kind} that can be read, {path}: {error.strerror}") from error
+
+
+def bundled(name: str) -> Path:
+    """A file that scikit-learn brings along, such as "data/digits.csv.gz".
+
+    Importing `sklearn.datasets` to read it would cost every start a second, for SciPy's statistics.
+    """
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "datasets" / name
 
 
 def decoded(content: bytes, path: Any) -> str:
