@@ -45,19 +45,22 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job:
+def prepare(
+    config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None
+) -> Job:
     """Composes and rehearses all that the config names, without leaving a trace on the disk.
 
     Args:
         config: the job's config, without Hydra's own node.
         choices: the option chosen in each config group.
+        shared: data of earlier jobs, which this one takes if it is to have the same, and adds its own to.
 
     Raises:
         BadInput: one line naming the value, the rule and the remedy.
     """
     try:
         named = {group: choices.get(group, "?") for group in GROUPS}
-        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named)
+        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named, shared)
         seed_everything(config.seed)
         if isinstance(job.task, Export) and not config.get("resume"):
             raise ValueError("resume must name a run folder; task=export resume=outputs/…")
@@ -139,12 +142,15 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
     return ablated
 
 
-def _compose(config: DictConfig, choices: dict[str, str]) -> Job:
+def _compose(config: DictConfig, choices: dict[str, str], shared: dict[str, Any] | None) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
     task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
     checkpoints = part("checkpoint")
-    data = part("data", optional={"seed": seed})
+    shared = {} if shared is None or choices["fault"] != "none" else shared  # a fault may change data
+    origin = f"{seed} {OmegaConf.to_container(config)['data']}"  # type: ignore[index,call-overload]
+    data = shared[origin] if origin in shared else part("data", optional={"seed": seed})
+    shared[origin] = data
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
     shapes = {"input_shape": data.input_shape, "output_shape": data.output_shape}

@@ -27,11 +27,15 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
+from trainer.closing import short
+from trainer.composing import Composing
 from trainer.console import Console
-from trainer.resume import differing_keys, lock
+from trainer.jointly import Outcomes
+from trainer.resume import differing_keys, lock, status_of
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
-from trainer.tasks import Job
+from trainer.tasks import Job, Train
 
+MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
 MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
@@ -49,7 +53,9 @@ def run(config: DictConfig) -> Outcome:
     folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
-        if (summary := swept_before(folder)) is None:
+        if (summary := _trained.pop(folder, None)) is not None:
+            print(f"\t   {short(summary)}" if summary["objective"] else "", flush=True)
+        elif (summary := swept_before(folder)) is None:
             summary = _attempt(config, choices, folder)
         else:
             print("\t   done before, and kept", flush=True)
@@ -73,6 +79,36 @@ def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> di
         return keep_failure(folder, error)
 
 
+def is_fresh(folder: Path) -> bool:
+    """Whether a job of a sweep has not been started before."""
+    return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
+
+
+def ready(
+    number: int, config: DictConfig, choices: Mapping[str, str], folder: Path
+) -> Job | None:
+    """A job of a sweep that may be trained with others, its folder locked; None for one that has to run
+    by itself, because it does something else, or cannot even be prepared."""
+    try:
+        job = _ready.pop(number, None) or prepare(config, choices)
+        if type(job.task) is not Train:
+            return None
+        _locks[folder] = lock(folder)
+        return job
+    except (Exception, SystemExit):  # `run` will meet it again, and tell
+        return None
+
+
+def trained_jointly(jobs: Mapping[int, tuple[Job, Path]], outcomes: Outcomes) -> None:
+    """Keeps what became of jobs that were trained with others until `run` is asked for them."""
+    for number, (_, folder) in jobs.items():
+        _locks.pop(folder).close()
+        if number in outcomes.errors:
+            _trained[folder.resolve()] = keep_failure(folder, outcomes.errors[number])
+        elif number in outcomes.summaries:
+            _trained[folder.resolve()] = outcomes.summaries[number]
+
+
 def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
     if summary["status"] == "interrupted":
         return 128 + signal.Signals[summary["reason"]]
@@ -85,7 +121,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
-        job_config = _without_hydra(config)
+        job_config = without_hydra(config)
         job = prepare(job_config, config.hydra.runtime.choices)
         _claim(config, resuming=bool(job_config.get("resume")))
         _prepared[OmegaConf.to_yaml(job_config)] = job
@@ -94,21 +130,29 @@ class Preflight(Callback):
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # other sweepers decide on their jobs as they go
-        _finished.clear()
+        for kept in (_finished, _ready, _trained):
+            kept.clear()
         taken: set[str] = set()
-        loader = GlobalHydra.instance().config_loader()
+        shared: dict[str, Any] = {}
+        loader: Any = GlobalHydra.instance().config_loader()
+        loader.load_sweep_config = Composing(loader.load_sweep_config)
+        keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
+        room = MOST_BYTES
         for number, overrides in enumerate(_jobs_of(config, loader)):
             job_config = loader.load_sweep_config(config, list(overrides))
             with flag_override(job_config, ["struct", "readonly"], False):
                 job_config.hydra.job.num = number
-            subdir, plain = job_config.hydra.sweep.subdir, _without_hydra(job_config)
+            subdir, plain = job_config.hydra.sweep.subdir, without_hydra(job_config)
             if subdir in taken:
                 raise BadInput(
                     f"hydra.sweep.subdir must differ from job to job, got {subdir!r} for two; "
                     "${hydra.job.num} does"
                 )
             taken.add(subdir)
-            prepare(plain, job_config.hydra.runtime.choices)
+            job = prepare(plain, job_config.hydra.runtime.choices, shared)
+            room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
+            if keeps and room > 0:
+                _ready[number] = job
             if (folder := _existing(config)) is not None:
                 _refuse_another(folder / subdir, plain)
 
@@ -183,7 +227,8 @@ def _claim(config: DictConfig, resuming: bool) -> None:
         raise BadInput(f"hydra.run.dir={folder} already holds a run; choose another or remove it")
 
 
-def _without_hydra(config: DictConfig) -> DictConfig:
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The config without Hydra's own node."""
     config = copy.deepcopy(config)
     with flag_override(config, ["struct", "readonly"], False):
         del config["hydra"]
@@ -194,4 +239,6 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 _prepared: dict[str, Job] = {}
 _finished: list[SweptJob] = []
 _locks: dict[Path, TextIO] = {}
+_ready: dict[int, Job] = {}
+_trained: dict[Path, dict[str, Any]] = {}
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

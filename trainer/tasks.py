@@ -50,9 +50,7 @@ class Train:
         board = TensorBoard(folder, trainer.step)
         try:
             summary = trainer.fit(data, folder, [console, board])
-            if summary["status"] == "completed":
-                _show_samples(job, folder, board)
-            board.hparams(job.numbers | _parts(job), _final_validation(summary))
+            show_result(job, folder, board, summary)
         finally:
             console.close()
             board.close()
@@ -64,6 +62,13 @@ class Train:
             console.note(f"curves.png is not drawn: {error}")
         console.finish(summary, folder)
         return summary
+
+
+def show_result(job: Job, folder: Path, board: TensorBoard, summary: dict[str, Any]) -> None:
+    """What a run shows when it has ended: samples, and its row among others."""
+    if summary["status"] == "completed":
+        _show_samples(job, folder, board)
+    board.hparams(job.numbers | _parts(job), _final_validation(summary))
 
 
 def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from trainer.clipping import AutoClip, ClipByNorm, ClipByValue, Clipped, NoClip, ZClip
+from trainer.clipping import AutoClip, ClipByNorm, ClipByValue, Clipped, NoClip, ZClip, total_norm
 from trainer.data.tensors import Batch
 from trainer.loop import Trainer
 
@@ -35,11 +35,21 @@ class Member:
         self.number, self.together = number, together
         self.alone = (trainer.gradients, trainer.transaction)
         self.shares = trainer.gradients.shares
-        groups = [group["params"] for group in trainer.optimizer.param_groups]
-        self.gradients: list[Tensor] = [p.grad for params in groups for p in params]
+        self.parameters = trainer.parameters
+        self.gradients = [p.grad for p in trainer.parameters if p.grad is not None]
         whole = type(trainer.clip) in WHOLE_ROW
         self.seen = [together.stack.rows[number]] if whole else self.gradients
         trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
+
+    def by_itself(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The norm of the gradients, the loss and its terms without the stack; `attach` has to follow."""
+        loss, terms, gradients = self.alone[0](batches)
+        return [total_norm(gradients), loss, *terms.values()]
+
+    def attach(self) -> None:
+        """Makes the rows the parameters' gradients again."""
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
 
     def leave(self, trainer: Trainer) -> None:
         """Gives the trainer back what it had, and tensors of its own."""

@@ -73,6 +73,7 @@ class Together:
         first = runs[0].trainer
         self.accumulate, self.log_every = first.accumulate, first.log_every
         self.sources = list({id(run.data): run.data for run in runs}.values())
+        self.axis = None if len(self.sources) == 1 else 0
         self.per_epoch = self.sources[0].batches_per_epoch
         self.horizon = Horizon.of(self.per_epoch, self.accumulate, *first.limits)
         self.means: Mapping[str, Sequence[Tensor]] = {}
@@ -112,16 +113,20 @@ class Together:
                     self._step(batches)
                     self._between_steps(len(batches), signals)
                     if 2 * len(self.going) <= len(self.members) and self.going:
-                        self._leave_all()
+                        self.part()
                         self._join(list(self.going.values()))
         except Exception:
             self.stack.roll_back()
-            self._leave_all()
+            self.part()
             raise
         except BaseException as error:
             for k, run in list(self.going.items()):
                 self._failed(k, run, error)
             raise
+
+    def first_batches(self) -> list[Batch]:
+        """Those of the next step."""
+        return next(self._steps())
 
     @property
     def _head(self) -> Trainer:
@@ -140,7 +145,7 @@ class Together:
                 raise ValueError(f"batches_per_epoch must be how many data yields, {self._head.batch}")
 
     def _joined(self, batches: Sequence[Batch]) -> Batch:
-        if len(self.sources) == 1:
+        if self.axis is None:
             return batches[0]
         joined: Batch = stacked([batches[source] for source in self.source_of])
         return joined
@@ -148,8 +153,7 @@ class Together:
     def _step(self, batches: Sequence[Batch]) -> None:
         stack = self.stack
         stack.begin()
-        axis = None if len(self.sources) == 1 else 0
-        self.means = {name: values.unbind() for name, values in stack(batches, axis).items()}
+        self.means = {name: values.unbind() for name, values in stack(batches, self.axis).items()}
         self.norms = {norm_type: stack.norms(norm_type).unbind() for norm_type in self.norm_types}
         largest = stack.largest_buffers()
         self.largest = None if largest is None else largest.unbind()
@@ -198,7 +202,8 @@ class Together:
     def _seconds(self) -> float:
         return time.perf_counter() - self.began
 
-    def _leave_all(self) -> None:
+    def part(self) -> None:
+        """Gives the runs that have not ended what is theirs; the stack is of no use afterwards."""
         for k, run in self.going.items():
             self.members[k].leave(run.trainer)
 
