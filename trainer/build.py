@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def _compose(config: DictConfig, choices: dict[str, str], shared: dict[str, Any]
     task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
     checkpoints = part("checkpoint")
     shared = {} if shared is None or choices["fault"] != "none" else shared  # a fault may change data
-    origin = f"{seed} {OmegaConf.to_container(config)['data']}"  # type: ignore[index,call-overload]
+    origin = f"{seed} {OmegaConf.to_container(config.data, resolve=True)}"
     data = shared[origin] if origin in shared else part("data", optional={"seed": seed})
     shared[origin] = data
     check_tag("objective", config.get("objective"), data)
@@ -209,8 +210,7 @@ class _Parts:
             more |= {name: optional[name] for name in targets.accepted(target, optional)}
             keywords = [str(key) for key in node if not str(key).startswith("_")]
             targets.check_keywords(target, [*keywords, *more])
-            factory = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
-            return factory(*args, **more)
+            return _factory(target, node)(*args, **more)
 
     @contextmanager
     def naming(self, group: str) -> Iterator[None]:
@@ -228,6 +228,27 @@ class _Parts:
             raise ValueError(f"{lead}{error}") from error
 
 
+def _factory(target: Callable[..., Any], node: DictConfig) -> Callable[..., Any]:
+    """The target with the node's values bound to it. Hydra makes it, which takes milliseconds; where it has
+    made one of the same target before, and there is nothing but values to bind, they are bound here."""
+    values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    name = values.pop("_target_")
+    values.pop("_partial_", None)
+    flat = not any(str(key).startswith("_") or _holds_dict(value) for key, value in values.items())
+    if flat and name in _made:
+        return partial(target, **values)
+    factory: Callable[..., Any] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    _made.add(name)
+    return factory
+
+
+def _holds_dict(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_dict, value)))
+
+
+_made: set[str] = set()
+
+
 def _numbers(config: DictConfig) -> dict[str, float]:
     """The numbers that runs are compared by, by their dotted keys."""
     flat: dict[str, float] = {}
@@ -240,5 +261,6 @@ def _numbers(config: DictConfig) -> dict[str, float]:
                 flat[f"{prefix}{key}"] = value
 
     compared = ("seed", "data", "model", "init", "loss", "clip", "optimizer", "scheduler")
-    walk("", OmegaConf.to_container(OmegaConf.masked_copy(config, list(compared)), resolve=True))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    walk("", {key: plain[key] for key in plain if key in compared})
     return flat

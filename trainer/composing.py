@@ -6,7 +6,7 @@ sweep starts, as its sweeper checks that all jobs can be composed, and as its la
 
 from __future__ import annotations
 
-import copy
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ class Composing:
     def __init__(self, compose: Compose) -> None:
         self.compose = compose
         self.parser = OverridesParser.create()
-        self.first: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
+        self.first: dict[tuple[str, ...], tuple[list[str], bytes]] = {}
         self.done: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -49,20 +49,20 @@ class Composing:
         choices = master.hydra.runtime.choices
         kind = tuple(_key(override, choices) or override for override in overrides)
         if kind in self.first:
-            known, config = self.first[kind]
-            derived = self._derived(config, known, overrides)
+            known, pickled = self.first[kind]
+            derived = self._derived(pickled, known, overrides)
             if derived is not None:
                 OmegaConf.copy_cache(master, derived)
                 return derived
         config = self.compose(master, overrides)
-        self.first.setdefault(kind, (list(overrides), copy.deepcopy(config)))
+        self.first.setdefault(kind, (list(overrides), pickle.dumps(config)))
         return config
 
     def _derived(
-        self, config: DictConfig, known: Sequence[str], overrides: Sequence[str]
+        self, pickled: bytes, known: Sequence[str], overrides: Sequence[str]
     ) -> DictConfig | None:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
-        config = copy.deepcopy(config)
+        config: DictConfig = pickle.loads(pickled)  # our own bytes; copy.deepcopy takes five times as long
         parsed = self.parser.parse_overrides(list(overrides))
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:
@@ -99,12 +99,11 @@ class Yaml:
     def __init__(self) -> None:
         self.known: dict[tuple[str, str], str] = {}
 
-    def __call__(self, config: Any) -> str:
-        """The same text."""
-        plain = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
-        if not isinstance(plain, dict) or not plain:
-            return OmegaConf.to_yaml(config)
-        return "".join(self._section((), key, value) for key, value in plain.items())
+    def __call__(self, config: DictConfig, under: str | None = None) -> str:
+        """The same text; that of ``{under: config}`` if that is given."""
+        plain: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+        tree = plain if under is None else {under: plain}
+        return "".join(self._section((), key, value) for key, value in tree.items())
 
     def _section(self, above: tuple[Any, ...], key: Any, value: Any) -> str:
         if isinstance(value, dict) and value and not above:

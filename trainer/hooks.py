@@ -228,11 +228,13 @@ def _claim(config: DictConfig, resuming: bool) -> None:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The config without Hydra's own node."""
-    config = copy.deepcopy(config)
-    with flag_override(config, ["struct", "readonly"], False):
-        del config["hydra"]
-    return config
+    """A copy of the config without Hydra's own node."""
+    content: dict[str, Any] = config.__dict__["_content"]  # to copy that too would take most of the time
+    hydra_node = content.pop("hydra")
+    try:
+        return copy.deepcopy(config)
+    finally:
+        content["hydra"] = hydra_node
 
 
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.

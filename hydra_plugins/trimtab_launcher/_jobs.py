@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -76,8 +75,10 @@ def launch(
         log.info(f"\t#{start.number} : {' '.join(filter_overrides(start.overrides))}")
         if start.number not in written:
             _begin(context, task, start, yaml)
-        returns.append(_run(context, task, start))
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        done = start.number in outcomes.summaries  # nothing is left that could log
+        returns.append(_run(context, task, start, logs=not done))
+        if not done:
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returns
 
 
@@ -100,7 +101,7 @@ def _begin(context: HydraContext, task: TaskFunction, start: Start, yaml: Yaml) 
         kept.mkdir(exist_ok=True)
         texts = {
             "config.yaml": yaml(start.plain),
-            "hydra.yaml": yaml(OmegaConf.masked_copy(start.config, "hydra")),
+            "hydra.yaml": yaml(start.config.hydra, "hydra"),
             "overrides.yaml": OmegaConf.to_yaml(start.config.hydra.overrides.task),
         }
         for name, text in texts.items():
@@ -108,15 +109,16 @@ def _begin(context: HydraContext, task: TaskFunction, start: Start, yaml: Yaml) 
     context.callbacks.on_job_start(config=start.config, task_function=task)
 
 
-def _run(context: HydraContext, task: TaskFunction, start: Start) -> JobReturn:
+def _run(context: HydraContext, task: TaskFunction, start: Start, logs: bool) -> JobReturn:
     """Calls the task, in the surroundings that Hydra makes for it."""
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(start.config)
+    HydraConfig.instance().cfg = start.config  # whole: to take out its own node would copy all
     answer = JobReturn(overrides=list(start.overrides), cfg=start.plain)
-    answer.hydra_cfg = copy.copy(HydraConfig.instance().cfg)
+    answer.hydra_cfg = start.config
     answer.working_dir, answer.task_name = os.getcwd(), JobRuntime.instance().get("name")
     try:
-        configure_log(start.config.hydra.job_logging, start.config.hydra.verbose)
+        if logs:
+            configure_log(start.config.hydra.job_logging, start.config.hydra.verbose)
         with env_override(start.config.hydra.job.env_set):
             try:
                 answer.return_value = task(start.plain)
