@@ -50,6 +50,18 @@ class SpikeDetector:
         if self.seen >= self.least and self.seen % REFRESH == 0:
             self.limit = self._limit()
 
+    def accept_all(self, values: list[float]) -> None:
+        """`accept` for each in turn, of at most ``quiet`` values."""
+        self.values.extend(values)
+        self.seen += len(values)
+        if self.seen >= self.least and self.seen % REFRESH == 0:
+            self.limit = self._limit()
+
+    @property
+    def quiet(self) -> int:
+        """How many values change the limit with the last of them, at the earliest."""
+        return REFRESH - self.seen % REFRESH
+
     def forget(self) -> None:
         """Starts anew: what looked like a spike has turned out to be a new level."""
         self.values.clear()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from trainer.clipping import AutoClip, ClipByNorm, ClipByValue, Clipped, NoClip, ZClip, total_norm
-from trainer.data.tensors import Batch
+from trainer.data.tensors import Batch, Data
 from trainer.loop import Trainer
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Member:
         whole = type(trainer.clip) in WHOLE_ROW
         self.seen = [together.stack.rows[number]] if whole else self.gradients
         trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
+        self.validates = trainer._validate
+        trainer._validate = self.validate  # type: ignore[method-assign]
 
     def by_itself(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The norm of the gradients, the loss and its terms without the stack; `attach` has to follow."""
@@ -54,6 +56,7 @@ class Member:
     def leave(self, trainer: Trainer) -> None:
         """Gives the trainer back what it had, and tensors of its own."""
         trainer.gradients, trainer.transaction = self.alone
+        del trainer._validate
         self.together.updates.release(self.number)
         self.together.stack.release(self.number)
 
@@ -63,6 +66,13 @@ class Member:
         """The loss, its terms and the gradients, which are there already."""
         means = {name: values[self.number] for name, values in self.together.means.items()}
         return means.pop(""), means, self.seen
+
+    def validate(self, data: Data) -> dict[str, float]:
+        """What `Trainer` records of validation, measured for all together if it could be."""
+        found = self.together.validated
+        if found is None:
+            return self.validates(data)
+        return {f"val/{name}": value for name, value in found[self.number].items()}
 
     def begin(self) -> None:
         """The stack has copied the buffers."""

@@ -43,11 +43,12 @@ class Stack:
         rows = [torch.cat([p.detach().flatten() for p in parameters]) for parameters in self.members]
         self.values = torch.stack(rows)
         self.gradients = torch.zeros_like(self.values)
-        self.parameters = {}
+        self.parameters, self.slots = {}, []
         for index, (name, place, shape) in enumerate(zip(self.names, self.places, shapes, strict=True)):
             values = self.values[:, place].view(len(trainers), *shape)
             gradients = self.gradients[:, place].view(len(trainers), *shape)
             self.parameters[name] = values.requires_grad_()
+            self.slots.append(gradients)
             for parameters, value, gradient in zip(self.members, values.detach(), gradients, strict=True):
                 parameters[index].data, parameters[index].grad = value, gradient
         self.weights = {f"loss.{n}": torch.tensor(v, dtype=torch.float64).to(like) for n, v in weights.items()}
@@ -80,24 +81,28 @@ class Stack:
         """
         sizes = [inputs.shape[0 if axis is None else 1] for inputs, _ in batches]
         means: dict[str, Tensor] = {}
-        parts: list[Tensor] = []
-        for (inputs, targets), size in zip(batches, sizes, strict=True):
+        call = torch.vmap(self._one, (0, 0, 0, axis, axis), randomness="same")
+        for number, ((inputs, targets), size) in enumerate(zip(batches, sizes, strict=True)):
             share = size / sum(sizes)
-            call = torch.vmap(self._one, (0, 0, 0, axis, axis), randomness="same")
-            losses, terms = call(self.parameters, self.buffers, self.weights, inputs, targets)
-            one = self.ones.to(losses.dtype)
-            more = torch.autograd.grad(
-                losses, list(self.parameters.values()), one if share == 1 else one * share
-            )
-            flat = [gradient.flatten(1) for gradient in more]
-            parts = flat if not parts else [a + b for a, b in zip(parts, flat, strict=True)]
+            losses, terms, _ = call(self.parameters, self.buffers, self.weights, inputs, targets)
+            ones = self.ones.to(losses.dtype) * share
+            parts = torch.autograd.grad(losses, list(self.parameters.values()), ones)
+            if number == 0:
+                torch._foreach_copy_(self.slots, parts)
+            else:
+                torch._foreach_add_(self.slots, parts)
             values = {"": losses.detach(), **{name: term.detach() for name, term in terms.items()}}
             if share == 1:
                 means = values
             else:
                 means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
-        torch.cat(parts, dim=1, out=self.gradients)
         return means
+
+    def predicted(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
+        """The members' predictions, (K, B, …), and losses, (K,), for samples that are the same for all."""
+        call = torch.vmap(self._one, (0, 0, 0, None, None), randomness="same")
+        losses, _, predictions = call(self.parameters, self.buffers, self.weights, inputs, targets)
+        return predictions, losses
 
     def norms(self, norm_type: float) -> Tensor:
         """‖g‖_p of each member, (K,)."""

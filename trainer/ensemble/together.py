@@ -15,8 +15,10 @@ from torch import Tensor
 
 from trainer.data.tensors import Batch, Data
 from trainer.ensemble.member import Member
+from trainer.ensemble.ordinary import Ordinary
 from trainer.ensemble.stack import Stack
 from trainer.ensemble.updates import Updates
+from trainer.ensemble.validation import evaluate_stack
 from trainer.loop import Trainer
 from trainer.record import View
 from trainer.rng import seed_everything
@@ -79,6 +81,7 @@ class Together:
         self.means: Mapping[str, Sequence[Tensor]] = {}
         self.norms: Mapping[float, Sequence[Tensor]] = {}
         self.largest: Sequence[Tensor] | None = None
+        self.validated: Sequence[dict[str, float]] | None = None
         self._join(runs)
 
     def _join(self, runs: Sequence[Run]) -> None:
@@ -90,6 +93,7 @@ class Together:
         self.updates = Updates(self.stack, trainers)
         self.members = [Member(trainer, k, self) for k, trainer in enumerate(trainers)]
         self.norm_types = {trainer.clip.norm_type for trainer in trainers}
+        self.ordinary = Ordinary(self.going, self.updates)
 
     def fit(self) -> None:
         """Trains all to the horizon, or until a signal ends them; each then has its summary or error.
@@ -153,16 +157,20 @@ class Together:
     def _step(self, batches: Sequence[Batch]) -> None:
         stack = self.stack
         stack.begin()
-        self.means = {name: values.unbind() for name, values in stack(batches, self.axis).items()}
-        self.norms = {norm_type: stack.norms(norm_type).unbind() for norm_type in self.norm_types}
+        means = stack(batches, self.axis)
+        norms = {norm_type: stack.norms(norm_type) for norm_type in self.norm_types}
         largest = stack.largest_buffers()
-        self.largest = None if largest is None else largest.unbind()
-        for k, run in list(self.going.items()):
-            run.trainer.log_due = self.log_due
-            try:
-                run.trainer._step(batches)
-            except Exception as error:
-                self._failed(k, run, error)
+        if not self.ordinary.take(means, norms, largest):
+            self.ordinary.flush()
+            self.means = {name: values.unbind() for name, values in means.items()}
+            self.norms = {norm_type: values.unbind() for norm_type, values in norms.items()}
+            self.largest = None if largest is None else largest.unbind()
+            for k, run in list(self.going.items()):
+                run.trainer.log_due = self.log_due
+                try:
+                    run.trainer._step(batches)
+                except Exception as error:
+                    self._failed(k, run, error)
         self.updates.apply()
 
     def _between_steps(self, batches: int, signals: StopSignals) -> None:
@@ -172,10 +180,16 @@ class Together:
         if not self.going:
             return
         head, last = self._head, self._head.step == self.horizon.steps
-        common = self.log_due or last or signals.received or head.batch >= self.per_epoch
-        if not common and not any(_is_due(run.trainer) for run in self.going.values()):
+        ends = last or head.batch >= self.per_epoch
+        if not (ends or self.log_due or signals.received) and not any(
+            _is_due(run.trainer) for run in self.going.values()
+        ):
             return
+        self.ordinary.flush()
+        if ends:
+            self.validated = self._validated()
         for k, run in list(self.going.items()):
+            run.trainer.log_due = self.log_due
             if not self.shares_generators:  # nobody draws from them, but they are part of the state
                 seed_everything(run.trainer.seed)
             try:
@@ -185,16 +199,25 @@ class Together:
             except Exception as error:
                 self._failed(k, run, error)
 
+    def _validated(self) -> Sequence[dict[str, float]] | None:
+        """Loss and metrics of all members; None where each has to validate by itself."""
+        if self.axis is not None:
+            return None
+        try:
+            return evaluate_stack(self.stack, self.sources[0])
+        except Exception:  # which each of them will meet again
+            return None
+
     def _close(self, k: int) -> None:
         run = self.going.pop(k)
-        self.members[k].leave(run.trainer)
+        self._leave(k, run)
         run.summary = run.trainer._close(run.trainer.step - self.first, self._seconds)
 
     def _failed(self, k: int, run: Run, error: BaseException) -> None:
         """What `Trainer.fit` does where anything raises, unless it was the closing itself."""
         run.error = error if isinstance(error, Exception) else None
         if self.going.pop(k, None):
-            self.members[k].leave(run.trainer)
+            self._leave(k, run)
             run.trainer.ending = Ending.by_error(error)
             run.trainer._close(run.trainer.step - self.first, self._seconds, save=False)
 
@@ -204,8 +227,14 @@ class Together:
 
     def part(self) -> None:
         """Gives the runs that have not ended what is theirs; the stack is of no use afterwards."""
+        self.ordinary.flush()
         for k, run in self.going.items():
             self.members[k].leave(run.trainer)
+
+    def _leave(self, k: int, run: Run) -> None:
+        self.ordinary.flush()
+        self.ordinary = Ordinary(self.going, self.updates)
+        self.members[k].leave(run.trainer)
 
 
 def _is_due(trainer: Trainer) -> bool:

@@ -40,6 +40,8 @@ class Updates:
         self.views: list[list[Views]] = [[] for _ in trainers]
         self.adopted: list[Tensor | None] = [None] * count
         self.noted: dict[int, float] = {}
+        self.rates: list[tuple[int, float]] = []
+        self.calls: dict[Any, list[list[Tensor]]] = {}
         self.coefficients = [1.0] * count
         self.scaled = False
 
@@ -57,6 +59,7 @@ class Updates:
             self.each_step[member].copy_(state["step"])
             state["step"] = self.each_step[member]
         self.adopted[member] = self._first_moment(member)
+        self.rates = []
         tensors = (self.stack.values.detach(), self.stack.gradients, *self.moments)
         self.views[member] = [
             (settings, (*(tensor[member, place] for tensor in tensors), self.each_step[member]))
@@ -83,6 +86,21 @@ class Updates:
             self.scaled = True
         return True
 
+    def takes(self, members: Sequence[int]) -> bool:
+        """Whether `apply` can take the updates of all of these."""
+        return all(
+            self.adopted[member] is not None and self._first_moment(member) is self.adopted[member]
+            for member in members
+        )
+
+    def note_all(self, members: Sequence[int], coefficients: Sequence[float] | None) -> None:
+        """`note` for all of these, with the clip's coefficients; None for 1."""
+        self.noted = dict.fromkeys(members, 1.0)
+        if coefficients is not None:
+            self.scaled = True
+            for member, coefficient in zip(members, coefficients, strict=True):
+                self.coefficients[member] = coefficient
+
     @torch.no_grad()
     def apply(self) -> None:
         """Takes the updates noted since the last call."""
@@ -92,18 +110,12 @@ class Updates:
             factors = torch.tensor(self.coefficients, dtype=torch.float64)
             self.stack.gradients.mul_(factors.to(self.stack.gradients)[:, None])
             self.coefficients, self.scaled = [1.0] * len(self.coefficients), False
-        torch._foreach_add_([self.each_step[member] for member in self.noted], _ONE, alpha=1.0)
-        calls: dict[Any, list[tuple[Tensor, ...]]] = {}
-        for member, factor in self.noted.items():
-            for place, (settings, views) in enumerate(self.views[member]):
-                key = (
-                    *(self.kernels[member], settings["lr"] * factor, *settings["betas"]),
-                    *(settings["weight_decay"], settings["eps"], place),
-                )
-                calls.setdefault(key, []).append(views)
-        self.noted = {}
-        for (kernel, lr, beta1, beta2, weight_decay, eps, _), rows in calls.items():
-            values, gradients, averages, squares, steps = zip(*rows, strict=True)
+        if len(self.noted) == len(self.trainers):
+            self.steps.add_(1)
+        else:
+            torch._foreach_add_([self.each_step[member] for member in self.noted], _ONE, alpha=1.0)
+        for (kernel, lr, beta1, beta2, weight_decay, eps, _), tensors in self._calls().items():
+            values, gradients, averages, squares, steps = tensors
             kernel(
                 *(values, gradients, averages, squares, [], steps),
                 amsgrad=False,
@@ -116,6 +128,28 @@ class Updates:
                 grad_scale=None,
                 found_inf=None,
             )
+        self.noted = {}
+
+    def _calls(self) -> dict[Any, list[list[Tensor]]]:
+        """The tensors of the members whose settings are equal, by the settings; those of the last step as
+        long as no learning rate has moved."""
+        rates = [
+            (member, settings["lr"] * factor)
+            for member, factor in self.noted.items()
+            for settings, _ in self.views[member]
+        ]
+        if rates != self.rates:
+            calls: dict[Any, list[tuple[Tensor, ...]]] = {}
+            for member, factor in self.noted.items():
+                for place, (settings, views) in enumerate(self.views[member]):
+                    key = (
+                        *(self.kernels[member], settings["lr"] * factor, *settings["betas"]),
+                        *(settings["weight_decay"], settings["eps"], place),
+                    )
+                    calls.setdefault(key, []).append(views)
+            self.calls = {key: [list(column) for column in zip(*rows)] for key, rows in calls.items()}
+            self.rates = rates
+        return self.calls
 
     def _first_moment(self, member: int) -> Tensor | None:
         state = self.trainers[member].optimizer.state

@@ -25,9 +25,10 @@ class Whole(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Shape () and {term: ()}."""
-        return split_loss(self.loss(self.model(inputs), targets))
+    def forward(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Mapping[str, Tensor], Tensor]:
+        """The loss, (), its terms, {name: ()}, and the predictions."""
+        predictions = self.model(inputs)
+        return *split_loss(self.loss(predictions, targets)), predictions
 
 
 def differing_weights(losses: Sequence[Loss]) -> dict[str, list[float]]:
