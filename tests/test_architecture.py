@@ -21,7 +21,14 @@ LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export"), (2, "tasks")),
+    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "jointly"), (2, "tasks")),
+    **dict.fromkeys(
+        ("ensemble", *(f"ensemble.{name}" for name in ("alike", "member", "ordinary", "run", "stack"))),
+        (2, "tasks"),
+    ),
+    **dict.fromkeys(
+        [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
+    ),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }
@@ -30,6 +37,7 @@ KNOW_CONFIG = {
     "train",
     "trainer.build",
     "trainer.hooks",
+    "trainer.composing",
 }  # and hydra_plugins, which is Hydra's own namespace
 HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL", "datasets"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60

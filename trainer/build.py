@@ -46,15 +46,13 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(
-    config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None
-) -> Job:
+def prepare(config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None) -> Job:
     """Composes and rehearses all that the config names, without leaving a trace on the disk.
 
     Args:
         config: the job's config, without Hydra's own node.
         choices: the option chosen in each config group.
-        shared: data of earlier jobs, which this one takes if it is to have the same, and adds its own to.
+        shared: data of earlier jobs, which this one takes if it is to have the same, or adds its own.
 
     Raises:
         BadInput: one line naming the value, the rule and the remedy.
@@ -229,8 +227,8 @@ class _Parts:
 
 
 def _factory(target: Callable[..., Any], node: DictConfig) -> Callable[..., Any]:
-    """The target with the node's values bound to it. Hydra makes it, which takes milliseconds; where it has
-    made one of the same target before, and there is nothing but values to bind, they are bound here."""
+    """The target with the node's values bound to it. Hydra makes it, which takes milliseconds; where it
+    has made one of the same target before, and there is nothing but values, they are bound here."""
     values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     name = values.pop("_target_")
     values.pop("_partial_", None)

@@ -62,7 +62,9 @@ class Composing:
         self, pickled: bytes, known: Sequence[str], overrides: Sequence[str]
     ) -> DictConfig | None:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
-        config: DictConfig = pickle.loads(pickled)  # our own bytes; copy.deepcopy takes five times as long
+        config: DictConfig = pickle.loads(
+            pickled
+        )  # our own bytes; copy.deepcopy takes five times as long
         parsed = self.parser.parse_overrides(list(overrides))
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:

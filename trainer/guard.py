@@ -161,7 +161,7 @@ class Skip:
         return None
 
     def settle_accepted(self, losses: list[float], norms: list[float], buffers: list[float]) -> None:
-        """`settle` for each of some steps that were committed, no more than the windows are quiet for."""
+        """`settle` for each of some committed steps, no more than the windows are quiet for."""
         self.consecutive = self.spiking = 0
         self.losses.accept_all(losses)
         self.norms.accept_all(norms)

@@ -84,9 +84,7 @@ def is_fresh(folder: Path) -> bool:
     return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
 
 
-def ready(
-    number: int, config: DictConfig, choices: Mapping[str, str], folder: Path
-) -> Job | None:
+def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: Path) -> Job | None:
     """A job of a sweep that may be trained with others, its folder locked; None for one that has to run
     by itself, because it does something else, or cannot even be prepared."""
     try:

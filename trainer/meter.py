@@ -62,7 +62,7 @@ class Meter:
         self.threshold = self.threshold if clip.threshold is None else clip.threshold
 
     def add_accepted(self, rows: list[list[float]], terms: tuple[str, ...]) -> None:
-        """Steps that were committed, read already: loss, norm before, norm after, terms, largest buffer."""
+        """Committed steps, read already: loss, norm before, norm after, terms, largest buffer."""
         for row in rows:
             self.pending += (0.0, *row)
         self.steps += len(rows)

@@ -64,7 +64,9 @@ def launch(
         if hooks.is_fresh(start.folder):
             _begin(context, task, start, yaml)
             written.add(start.number)
-            job = hooks.ready(start.number, start.plain, start.config.hydra.runtime.choices, start.folder)
+            job = hooks.ready(
+                start.number, start.plain, start.config.hydra.runtime.choices, start.folder
+            )
             if job is not None:
                 ready[start.number] = (job, start.folder)
     outcomes = train_jointly(ready, strategy)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from trainer.ensemble.together import Run
+from trainer.ensemble.run import Run
 from trainer.ensemble.whole import stackable
 from trainer.evaluation import split_loss
 from trainer.loop import Trainer
 from trainer.rng import rng_state, set_rng_state
 
 SHARE = 0.5  # of the memory that is free, for the runs that are trained as one
+MOST = 256  # runs at once: each holds two files open
 COPIES = 8  # of a row: weights, gradients, moments, and what an update makes on its way
 
 
@@ -56,7 +58,7 @@ def grouped(runs: Sequence[Run]) -> tuple[list[list[int]], dict[int, str]]:
 def chunked(runs: Sequence[Run], group: Sequence[int]) -> list[list[int]]:
     """The group in parts of which each fits into the memory that is free."""
     free = SHARE * _free_memory()
-    most = max(1, int(free / max(1, _bytes(runs[group[0]]))))
+    most = min(MOST, max(1, int(free / max(1, _bytes(runs[group[0]])))))
     parts = -(-len(group) // most)
     size = -(-len(group) // parts)
     return [list(group[first : first + size]) for first in range(0, len(group), size)]
@@ -95,41 +97,31 @@ def _difference(one: Run, other: Run) -> str:
 
 def _unlike(where: str, a: Any, b: Any, ignoring: Sequence[str] = ()) -> str:
     """The first thing in which two objects differ beyond the entries of their tensors; "" if none."""
+    different = f"another {where}"
     if a is b:
         return ""
     if type(a) is not type(b):
-        return f"another {where}"
+        return different
     if isinstance(a, Tensor):
         return "" if (a.shape, a.dtype) == (b.shape, b.dtype) else f"another shape of {where}"
-    if isinstance(a, Mapping):
-        if list(a) != list(b):
-            return f"another {where}"
-        items = ((str(key), a[key], b[key]) for key in a)
-    elif isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return f"another {where}"
-        items = ((str(place), x, y) for place, (x, y) in enumerate(zip(a, b, strict=True)))
-    elif isinstance(a, str | int | float | complex | bool | None | torch.dtype | torch.device):
-        return "" if a == b else f"another {where}"
-    elif isinstance(a, Callable) and not hasattr(a, "__dict__") or not hasattr(a, "__dict__"):  # type: ignore
-        return "" if a == b else f"another {where}"
-    else:
-        free = stackable(type(a)) if isinstance(a, nn.Module) else []
-        if vars(a).keys() != vars(b).keys() or getattr(a, "__code__", None) is not getattr(
-            b, "__code__", None
-        ):
-            return f"another {where}"
-        items = ((k, v, vars(b)[k]) for k, v in vars(a).items() if k not in (*free, *ignoring))
-    for name, x, y in items:
+    if isinstance(a, list | tuple):
+        a, b = dict(enumerate(a)), dict(enumerate(b))
+    elif not isinstance(a, Mapping):
+        if isinstance(a, FunctionType) or not hasattr(a, "__dict__"):
+            return "" if a == b else different  # two closures may hold anything
+        free = (*stackable(type(a)), *ignoring)
+        a, b = ({k: v for k, v in vars(x).items() if k not in free} for x in (a, b))
+    if list(a) != list(b):
+        return different
+    for key in a:
+        name = str(key)
         inner = where if name.startswith("_") else f"{where}.{name}"
-        if reason := _unlike(inner, x, y):
+        if reason := _unlike(inner, a[key], b[key]):
             return reason
     return ""
 
 
-def _with_one_seed(
-    runs: Sequence[Run], group: Sequence[int], apart: dict[int, str]
-) -> list[list[int]]:
+def _with_one_seed(runs: Sequence[Run], group: Sequence[int], apart: dict[int, str]) -> list[list[int]]:
     """A group whose model draws numbers, by seeds."""
     seeds: dict[int, list[int]] = {}
     for number in group:
@@ -160,7 +152,7 @@ def _draws(run: Run) -> bool:
 
 
 def _bytes(run: Run) -> int:
-    """What a member takes: its row in all its copies, and what the forward pass keeps for the backward."""
+    """What a member takes: copies of its row, and what the forward pass keeps for the backward."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -169,7 +161,8 @@ def _bytes(run: Run) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         _pass(run)
-    return COPIES * sum(p.nbytes for p in run.trainer.parameters) + 3 * sum(kept.values())
+    row = sum(int(p.nbytes) for p in run.trainer.parameters)
+    return COPIES * row + 3 * sum(kept.values())
 
 
 def _free_memory() -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from trainer.clipping import AutoClip, ClipByNorm, ClipByValue, Clipped, NoClip, ZClip, total_norm
 from trainer.data.tensors import Batch, Data
+from trainer.ensemble.run import Common
 from trainer.loop import Trainer
-
-if TYPE_CHECKING:
-    from trainer.ensemble.together import Together
 
 # Modes that do not ask which tensor is which: they get the row as one, which costs them a fraction.
 WHOLE_ROW = (NoClip, ClipByNorm, ClipByValue, AutoClip, ZClip)
@@ -28,23 +25,23 @@ class Member:
     Args:
         trainer: which.
         number: of its row.
-        together: all of them.
+        common: what it shares with the others.
     """
 
-    def __init__(self, trainer: Trainer, number: int, together: Together) -> None:
-        self.number, self.together = number, together
+    def __init__(self, trainer: Trainer, number: int, common: Common) -> None:
+        self.number, self.common = number, common
         self.alone = (trainer.gradients, trainer.transaction)
         self.shares = trainer.gradients.shares
         self.parameters = trainer.parameters
         self.gradients = [p.grad for p in trainer.parameters if p.grad is not None]
         whole = type(trainer.clip) in WHOLE_ROW
-        self.seen = [together.stack.rows[number]] if whole else self.gradients
+        self.seen = [common.stack.rows[number]] if whole else self.gradients
         trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
         self.validates = trainer._validate
         trainer._validate = self.validate  # type: ignore[method-assign]
 
     def by_itself(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """The norm of the gradients, the loss and its terms without the stack; `attach` has to follow."""
+        """Norm of the gradients, loss and terms without the stack; `attach` has to follow."""
         loss, terms, gradients = self.alone[0](batches)
         return [total_norm(gradients), loss, *terms.values()]
 
@@ -57,19 +54,19 @@ class Member:
         """Gives the trainer back what it had, and tensors of its own."""
         trainer.gradients, trainer.transaction = self.alone
         del trainer._validate
-        self.together.updates.release(self.number)
-        self.together.stack.release(self.number)
+        self.common.updates.release(self.number)
+        self.common.stack.release(self.number)
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
     ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
         """The loss, its terms and the gradients, which are there already."""
-        means = {name: values[self.number] for name, values in self.together.means.items()}
+        means = {name: values[self.number] for name, values in self.common.means.items()}
         return means.pop(""), means, self.seen
 
     def validate(self, data: Data) -> dict[str, float]:
         """What `Trainer` records of validation, measured for all together if it could be."""
-        found = self.together.validated
+        found = self.common.validated
         if found is None:
             return self.validates(data)
         return {f"val/{name}": value for name, value in found[self.number].items()}
@@ -79,13 +76,13 @@ class Member:
 
     def measure(self, gradients: list[Tensor], norm_type: float) -> tuple[Tensor, Tensor | None]:
         """The norm of the gradients, and the largest buffer."""
-        largest = self.together.largest
+        largest = self.common.largest
         buffers = None if largest is None else largest[self.number]
-        return self.together.norms[norm_type][self.number], buffers
+        return self.common.norms[norm_type][self.number], buffers
 
     def roll_back(self) -> None:
         """Restores the buffers."""
-        self.together.stack.roll_back(self.number)
+        self.common.stack.roll_back(self.number)
 
     def commit(
         self,
@@ -95,7 +92,7 @@ class Member:
         refused: Tensor | None = None,
     ) -> None:
         """Notes the update; takes it where the stack cannot."""
-        updates = self.together.updates
+        updates = self.common.updates
         if refused is None and updates.note(self.number, clipped, lr_factor):
             return
         _, transaction = self.alone

@@ -4,7 +4,7 @@ own parts to decide."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from torch import Tensor
 
 from trainer.clipping import ClipByNorm, NoClip
 from trainer.clipping.norms import SLACK
+from trainer.ensemble.run import Run
+from trainer.ensemble.updates import Updates
 from trainer.guard import Off, Rewind, Skip
-
-if TYPE_CHECKING:
-    from trainer.ensemble.together import Run
-    from trainer.ensemble.updates import Updates
 
 Numbers = NDArray[np.float64]
 

@@ -49,9 +49,13 @@ class Stack:
             gradients = self.gradients[:, place].view(len(trainers), *shape)
             self.parameters[name] = values.requires_grad_()
             self.slots.append(gradients)
-            for parameters, value, gradient in zip(self.members, values.detach(), gradients, strict=True):
+            for parameters, value, gradient in zip(
+                self.members, values.detach(), gradients, strict=True
+            ):
                 parameters[index].data, parameters[index].grad = value, gradient
-        self.weights = {f"loss.{n}": torch.tensor(v, dtype=torch.float64).to(like) for n, v in weights.items()}
+        self.weights = {
+            f"loss.{n}": torch.tensor(v, dtype=torch.float64).to(like) for n, v in weights.items()
+        }
         self.own_buffers = [list(whole.buffers()) for whole in wholes]
         self.buffers = _stacked([dict(whole.named_buffers()) for whole in wholes])
         self.saved = [torch.empty_like(buffer) for buffer in self.buffers.values()]
@@ -64,10 +68,11 @@ class Stack:
         if self.saved:
             torch._foreach_copy_(self.saved, list(self.buffers.values()))
 
-    def roll_back(self, member: int | slice = slice(None)) -> None:
+    def roll_back(self, member: int | None = None) -> None:
         """Restores the buffers of a member, or of all."""
+        rows = slice(None) if member is None else member
         for buffer, saved in zip(self.buffers.values(), self.saved, strict=True):
-            buffer[member].copy_(saved[member])
+            buffer[rows].copy_(saved[rows])
 
     def __call__(self, batches: Sequence[tuple[Tensor, Any]], axis: int | None) -> dict[str, Tensor]:
         """Leaves the gradients of the members' mean losses in ``gradients``.
@@ -99,7 +104,7 @@ class Stack:
         return means
 
     def predicted(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
-        """The members' predictions, (K, B, …), and losses, (K,), for samples that are the same for all."""
+        """The members' predictions, (K, B, …), and losses, (K,), for samples that all share."""
         call = torch.vmap(self._one, (0, 0, 0, None, None), randomness="same")
         losses, _, predictions = call(self.parameters, self.buffers, self.weights, inputs, targets)
         return predictions, losses

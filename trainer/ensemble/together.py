@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from trainer.data.tensors import Batch, Data
+from trainer.data.tensors import Batch
 from trainer.ensemble.member import Member
 from trainer.ensemble.ordinary import Ordinary
+from trainer.ensemble.run import Common, Run
 from trainer.ensemble.stack import Stack
 from trainer.ensemble.updates import Updates
 from trainer.ensemble.validation import evaluate_stack
 from trainer.loop import Trainer
-from trainer.record import View
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
 from trainer.signals import StopSignals
 from trainer.summary import Ending
-
-
-@dataclass(slots=True)
-class Run:
-    """One of the runs that are to be trained as one.
-
-    Attributes:
-        trainer: ready to fit.
-        data: what to fit; runs that share one object share its batches.
-        folder: as for `Trainer.fit`.
-        views: as for `Trainer.fit`.
-        summary: afterwards; None if its own part of a step or its closing raised.
-        error: what it raised then.
-    """
-
-    trainer: Trainer
-    data: Data
-    folder: Path | None = None
-    views: Sequence[View] = ()
-    summary: dict[str, Any] | None = None
-    error: Exception | None = None
 
 
 class Together:
@@ -78,10 +54,6 @@ class Together:
         self.axis = None if len(self.sources) == 1 else 0
         self.per_epoch = self.sources[0].batches_per_epoch
         self.horizon = Horizon.of(self.per_epoch, self.accumulate, *first.limits)
-        self.means: Mapping[str, Sequence[Tensor]] = {}
-        self.norms: Mapping[float, Sequence[Tensor]] = {}
-        self.largest: Sequence[Tensor] | None = None
-        self.validated: Sequence[dict[str, float]] | None = None
         self._join(runs)
 
     def _join(self, runs: Sequence[Run]) -> None:
@@ -91,7 +63,8 @@ class Together:
         self.source_of = [order[id(run.data)] for run in runs]
         self.stack = Stack(trainers)
         self.updates = Updates(self.stack, trainers)
-        self.members = [Member(trainer, k, self) for k, trainer in enumerate(trainers)]
+        self.common = Common(self.stack, self.updates)
+        self.members = [Member(trainer, k, self.common) for k, trainer in enumerate(trainers)]
         self.norm_types = {trainer.clip.norm_type for trainer in trainers}
         self.ordinary = Ordinary(self.going, self.updates)
 
@@ -162,9 +135,10 @@ class Together:
         largest = stack.largest_buffers()
         if not self.ordinary.take(means, norms, largest):
             self.ordinary.flush()
-            self.means = {name: values.unbind() for name, values in means.items()}
-            self.norms = {norm_type: values.unbind() for norm_type, values in norms.items()}
-            self.largest = None if largest is None else largest.unbind()
+            common = self.common
+            common.means = {name: values.unbind() for name, values in means.items()}
+            common.norms = {norm_type: values.unbind() for norm_type, values in norms.items()}
+            common.largest = None if largest is None else largest.unbind()
             for k, run in list(self.going.items()):
                 run.trainer.log_due = self.log_due
                 try:
@@ -187,7 +161,7 @@ class Together:
             return
         self.ordinary.flush()
         if ends:
-            self.validated = self._validated()
+            self.common.validated = self._validated()
         for k, run in list(self.going.items()):
             run.trainer.log_due = self.log_due
             if not self.shares_generators:  # nobody draws from them, but they are part of the state

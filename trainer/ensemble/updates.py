@@ -131,8 +131,8 @@ class Updates:
         self.noted = {}
 
     def _calls(self) -> dict[Any, list[list[Tensor]]]:
-        """The tensors of the members whose settings are equal, by the settings; those of the last step as
-        long as no learning rate has moved."""
+        """The tensors of the members whose settings are equal, by the settings; those of the last step
+        as long as no learning rate has moved."""
         rates = [
             (member, settings["lr"] * factor)
             for member, factor in self.noted.items()
@@ -147,13 +147,16 @@ class Updates:
                         *(settings["weight_decay"], settings["eps"], place),
                     )
                     calls.setdefault(key, []).append(views)
-            self.calls = {key: [list(column) for column in zip(*rows)] for key, rows in calls.items()}
+            self.calls = {
+                key: [list(column) for column in zip(*rows, strict=True)] for key, rows in calls.items()
+            }
             self.rates = rates
         return self.calls
 
     def _first_moment(self, member: int) -> Tensor | None:
         state = self.trainers[member].optimizer.state
-        return state[self.stack.members[member][0]].get("exp_avg")
+        moment: Tensor | None = state[self.stack.members[member][0]].get("exp_avg")
+        return moment
 
 
 def _pieces(stack: Stack, number: int, trainer: Trainer) -> list[Piece] | None:

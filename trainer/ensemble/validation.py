@@ -7,8 +7,7 @@ from torch import Tensor
 
 from trainer.data.tensors import Data
 from trainer.ensemble.stack import Stack
-from trainer.evaluation import evaluating, split_loss, wide
-
+from trainer.evaluation import evaluating, wide
 
 MOST_NUMBERS = 2**20  # of all members' inputs in a batch: beyond it the work is no longer in the calls
 

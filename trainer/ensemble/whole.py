@@ -51,7 +51,9 @@ def differing_weights(losses: Sequence[Loss]) -> dict[str, list[float]]:
 
 def stackable(kind: type) -> list[str]:
     """The attributes that a class declares as a number or a tensor."""
-    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in ("torch", "builtins")]
+    own = [
+        base for base in kind.__mro__ if base.__module__.partition(".")[0] not in ("torch", "builtins")
+    ]
     try:
         hints = [hint for base in own for hint in get_annotations(base, eval_str=True).items()]
     except NameError:  # imported for the type checker alone
