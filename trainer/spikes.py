@@ -125,12 +125,15 @@ class SpikeScore:
         line = line - line[0]  # or their squares would cancel
         # Sums over windows as differences of running sums.
         sums = np.zeros((2, len(line) + 1))
-        np.cumsum((line, line * line), axis=1, out=sums[:, 1:])
         ends = np.arange(first, len(line))
         starts = np.maximum(ends - self.window, 0)
-        mean, square = (sums[:, ends] - sums[:, starts]) / (ends - starts)
-        noise = 1e-12 * square  # a constant line has a variance of rounding errors
-        limit = mean + self.z * np.sqrt(np.maximum(square - mean * mean, noise))
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # a run that diverges has squares beyond 1e308
+            np.cumsum((line, line * line), axis=1, out=sums[:, 1:])
+            mean, square = (sums[:, ends] - sums[:, starts]) / (ends - starts)
+            noise = 1e-12 * square  # a constant line has a variance of rounding errors
+            limit = mean + self.z * np.sqrt(np.maximum(square - mean * mean, noise))
         self.spikes += int(np.count_nonzero(line[ends] > limit))
         self.judged += len(ends)
 

@@ -46,7 +46,12 @@ def grouped(runs: Sequence[Run]) -> tuple[list[list[int]], dict[int, str]]:
             heads.append([number])
     groups: list[list[int]] = []
     for group in heads:
-        groups += _with_one_seed(runs, group, apart) if _draws(runs[group[0]]) else [group]
+        try:
+            draws = _draws(runs[group[0]])
+        except Exception as error:  # which each will meet again, and tell
+            apart |= dict.fromkeys(group, f"its first pass raises {type(error).__name__}")
+            continue
+        groups += _with_one_seed(runs, group, apart) if draws else [group]
     several = [group for group in groups if len(group) > 1]
     for group in several:
         for number in group:

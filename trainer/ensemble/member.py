@@ -12,7 +12,8 @@ from trainer.ensemble.run import Common
 from trainer.loop import Trainer
 
 # Modes that do not ask which tensor is which: they get the row as one, which costs them a fraction.
-WHOLE_ROW = (NoClip, ClipByNorm, ClipByValue, AutoClip, ZClip)
+NORM_ONLY = (NoClip, ClipByNorm, AutoClip, ZClip)
+WHOLE_ROW = (*NORM_ONLY, ClipByValue)
 
 
 class Member:
@@ -29,7 +30,7 @@ class Member:
     """
 
     def __init__(self, trainer: Trainer, number: int, common: Common) -> None:
-        self.number, self.common = number, common
+        self.number, self.common, self.clip = number, common, trainer.clip
         self.alone = (trainer.gradients, trainer.transaction)
         self.shares = trainer.gradients.shares
         self.parameters = trainer.parameters
@@ -78,6 +79,8 @@ class Member:
         """The norm of the gradients, and the largest buffer."""
         largest = self.common.largest
         buffers = None if largest is None else largest[self.number]
+        if type(self.clip) not in NORM_ONLY:  # it measures again, and compares
+            return total_norm(gradients, norm_type), buffers
         return self.common.norms[norm_type][self.number], buffers
 
     def roll_back(self) -> None:

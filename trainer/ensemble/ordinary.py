@@ -61,7 +61,7 @@ class Ordinary:
         (norm,) = norms.values()
         watched = means[""] * 0 if largest is None else largest
         seen = np.stack([self._read(means[""]), self._read(norm), self._read(watched)])
-        if not ((seen - seen == 0) & (seen <= limits)).all():
+        if not (np.isfinite(seen) & (seen <= limits)).all():
             return False
         before = seen[1]
         beyond = before > self.thresholds * SLACK

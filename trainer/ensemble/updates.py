@@ -39,8 +39,8 @@ class Updates:
         self.each_step = self.steps.unbind()
         self.views: list[list[Views]] = [[] for _ in trainers]
         self.adopted: list[Tensor | None] = [None] * count
-        self.noted: dict[int, float] = {}
-        self.rates: list[tuple[int, float]] = []
+        self.noted: dict[int, list[float]] = {}  # the learning rates; a schedule moves before `apply`
+        self.rates: dict[int, list[float]] = {}
         self.calls: dict[Any, list[list[Tensor]]] = {}
         self.coefficients = [1.0] * count
         self.scaled = False
@@ -59,7 +59,7 @@ class Updates:
             self.each_step[member].copy_(state["step"])
             state["step"] = self.each_step[member]
         self.adopted[member] = self._first_moment(member)
-        self.rates = []
+        self.rates = {}
         tensors = (self.stack.values.detach(), self.stack.gradients, *self.moments)
         self.views[member] = [
             (settings, (*(tensor[member, place] for tensor in tensors), self.each_step[member]))
@@ -79,7 +79,7 @@ class Updates:
         adopted = self.adopted[member]
         if adopted is None or self._first_moment(member) is not adopted:  # it went back, say
             return False
-        self.noted[member] = lr_factor * clipped.lr_factor
+        self.noted[member] = self._rates(member, lr_factor * clipped.lr_factor)
         coefficient = clipped.coefficient
         if coefficient is not None and coefficient != 1.0:
             self.coefficients[member] = float(coefficient)
@@ -95,7 +95,7 @@ class Updates:
 
     def note_all(self, members: Sequence[int], coefficients: Sequence[float] | None) -> None:
         """`note` for all of these, with the clip's coefficients; None for 1."""
-        self.noted = dict.fromkeys(members, 1.0)
+        self.noted = {member: self._rates(member) for member in members}
         if coefficients is not None:
             self.scaled = True
             for member, coefficient in zip(members, coefficients, strict=True):
@@ -133,25 +133,25 @@ class Updates:
     def _calls(self) -> dict[Any, list[list[Tensor]]]:
         """The tensors of the members whose settings are equal, by the settings; those of the last step
         as long as no learning rate has moved."""
-        rates = [
-            (member, settings["lr"] * factor)
-            for member, factor in self.noted.items()
-            for settings, _ in self.views[member]
-        ]
-        if rates != self.rates:
+        if self.noted != self.rates:
             calls: dict[Any, list[tuple[Tensor, ...]]] = {}
-            for member, factor in self.noted.items():
-                for place, (settings, views) in enumerate(self.views[member]):
+            for member, rates in self.noted.items():
+                for place, (rate, (settings, views)) in enumerate(
+                    zip(rates, self.views[member], strict=True)
+                ):
                     key = (
-                        *(self.kernels[member], settings["lr"] * factor, *settings["betas"]),
+                        *(self.kernels[member], rate, *settings["betas"]),
                         *(settings["weight_decay"], settings["eps"], place),
                     )
                     calls.setdefault(key, []).append(views)
             self.calls = {
                 key: [list(column) for column in zip(*rows, strict=True)] for key, rows in calls.items()
             }
-            self.rates = rates
+            self.rates = self.noted
         return self.calls
+
+    def _rates(self, member: int, factor: float = 1.0) -> list[float]:
+        return [settings["lr"] * factor for settings, _ in self.views[member]]
 
     def _first_moment(self, member: int) -> Tensor | None:
         state = self.trainers[member].optimizer.state
