@@ -119,16 +119,16 @@ def step_entries(problem: str, seconds: float) -> list[Entry]:
     """The three guards on one problem, all with the same number of steps."""
     entries = [Entry(guard, partial(train, problem, guard)) for guard in GUARDS]
     calibrate(entries[0], seconds, first=50)
-    for entry in entries:  # a whole number of snapshots, at least two
-        entry.amount = max(200, entries[0].amount // 100 * 100)
+    for entry in entries:  # a whole number of snapshots, beside the one before the first step
+        entry.amount = max(100, entries[0].amount // 100 * 100)
     return entries
 
 
 def main() -> int:
     """Measures and prints; the status is 1 only when something crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="turns for each contender")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one turn of steps")
+    parser.add_argument("--rounds", type=int, default=25, help="turns for each contender")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of one turn of steps")
     parser.add_argument(
         "--folder", type=Path, help="where checkpoints are written; default: a temporary"
     )

@@ -88,9 +88,10 @@ def calibrate(entry: Entry, seconds: float, first: int = 320) -> None:
 
 
 def interleave(entries: Sequence[Entry], rounds: int) -> None:
-    """Run the contenders in turn, A B C A B C …; a round one of them fails ends its part."""
-    for _ in range(rounds):
-        for entry in entries:
+    """Run the contenders in turn, A B C C B A …, so that a machine that slows down favours none; a
+    round one of them fails ends its part."""
+    for number in range(rounds):
+        for entry in entries[:: -1 if number % 2 else 1]:
             taken = attempt(entry, entry.amount) if entry.running else None
             if taken is not None:
                 entry.seconds.append(taken)

@@ -66,7 +66,7 @@ def test_a_run_whose_first_pass_fails_is_left_to_fail_by_itself() -> None:
         ({"log_every": 7}, "another trainer.log_every"),
         ({"max_epochs": 3}, "another trainer.limits"),
         ({"data": {"batch_size": 16}}, "data of another batches_per_epoch"),
-        ({"gradient_shares": True}, "trainer.gradient_shares=true asks for a backward pass of its own"),
+        ({"detect_anomaly": True}, "trainer.detect_anomaly=true looks at every operation"),
     ],
 )
 def test_a_run_that_is_not_like_the_others_is_named_with_the_reason(

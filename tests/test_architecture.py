@@ -19,9 +19,14 @@ PACKAGES = ("losses", "models", "trainer", "hydra_plugins")
 # the modules of its own layer. The loop and what people look at do not know each other.
 LAYERS = {
     **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
+    **dict.fromkeys(
+        ("drawing", "strip", "clip_plot", "layer_plot", "runs_plot", "inspect_plot"), (1, "views")
+    ),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "jointly"), (2, "tasks")),
+    **dict.fromkeys(
+        ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly"), (2, "tasks")
+    ),
     **dict.fromkeys(
         ("ensemble", *(f"ensemble.{name}" for name in ("alike", "member", "ordinary", "run", "stack"))),
         (2, "tasks"),
@@ -29,6 +34,7 @@ LAYERS = {
     **dict.fromkeys(
         [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
     ),
+    **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

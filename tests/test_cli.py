@@ -58,10 +58,10 @@ def test_two_runs_started_together_get_two_folders(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     runs = [
         subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(3)
+        for _ in range(2)
     ]
-    assert [run.wait(60) for run in runs] == [0, 0, 0]
-    assert len(list(tmp_path.glob("outputs/*/*/summary.json"))) == 3
+    assert [run.wait(60) for run in runs] == [0, 0]
+    assert len(list(tmp_path.glob("outputs/*/*/summary.json"))) == 2
 
 
 def test_one_folder_is_not_shared_by_two_runs(command: Command) -> None:
@@ -81,7 +81,7 @@ def test_a_diverged_run_exits_1_and_says_why(command: Command) -> None:
     assert "non-finite loss" in outcome.out
 
 
-SWEEP = [*SMALL, "loss=combined", "clip.max_norm=0.1,1,10", "loss.alpha=0.3,0.7"]
+SWEEP = [*SMALL, "loss=combined", "clip.max_norm=0.1,10", "loss.alpha=0.3,0.7"]
 
 
 def test_a_sweep_trains_every_combination_and_each_as_if_alone(command: Command) -> None:
@@ -89,8 +89,8 @@ def test_a_sweep_trains_every_combination_and_each_as_if_alone(command: Command)
     assert swept.code == 0
     (sweep,) = (swept.folder / "outputs" / "sweeps").iterdir()
     jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
-    assert [job.name for job in jobs] == ["0", "1", "2", "3", "4", "5"]
-    points = [(norm, alpha) for norm in ("0.1", "1", "10") for alpha in ("0.3", "0.7")]
+    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
+    points = [(norm, alpha) for norm in ("0.1", "10") for alpha in ("0.3", "0.7")]
     for job, (norm, alpha) in zip(jobs, points, strict=True):
         alone = f"hydra.run.dir=alone-{job.name}"
         arguments = [f"clip.max_norm={norm}", f"loss.alpha={alpha}", alone]

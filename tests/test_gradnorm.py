@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from losses.gradnorm import GradNormLoss
+from trainer.diagnostics import check_gradients
 
 
 def terms() -> dict[str, nn.Module]:
@@ -143,3 +144,11 @@ def test_stacked_members_are_each_their_own() -> None:
 def test_a_bad_alpha_is_refused(alpha: Any) -> None:
     with pytest.raises(ValueError, match=f"^alpha must be a finite number >= 0, got {alpha}$"):
         GradNormLoss(terms(), alpha)
+
+
+def test_a_check_of_gradients_leaves_its_own_out() -> None:
+    torch.manual_seed(0)
+    loss, batch = GradNormLoss(terms()), (torch.randn(4, 3), torch.randn(4, 2))
+    check = check_gradients(nn.Linear(3, 2), loss, batch)
+    assert check.passed
+    assert check.notes == ("with a gradient of their own, not checked: loss.s",)

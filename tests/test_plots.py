@@ -117,61 +117,6 @@ def test_matplotlib_waits_until_something_is_drawn() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_step_walked_twice_counts_as_the_second_time(tmp_path: Path) -> None:
-    values = [(1, 5.0), (2, 6.0), (3, 7.0), (2, 1.0), (3, 2.0)]
-    write(tmp_path, [{"step": step, "train/loss": value} for step, value in values])
-    series, logged = plots._read(tmp_path / "metrics.jsonl")
-    steps, losses = series["train/loss"]
-    assert logged == 3
-    assert steps.tolist() == [1, 2, 3]
-    assert losses.tolist() == [5.0, 1.0, 2.0]
-
-
-def test_a_long_record_is_thinned_but_keeps_its_peaks_and_gaps() -> None:
-    steps, values = np.arange(50_000.0), np.ones(50_000)
-    values[12_345], values[40_001], values[20_002] = 99.0, -99.0, math.nan
-    kept, thin = plots._thinned(steps, values)
-    assert len(kept) <= plots.MOST_POINTS + 3
-    assert (np.diff(kept) > 0).all()
-    assert {0.0, 12_345.0, 20_002.0, 40_001.0, 49_999.0} <= set(kept.tolist())
-    assert np.nanmax(thin) == 99.0
-    assert np.isnan(thin).sum() == 1
-
-
-def test_strip_is_three_rows_of_enlarged_tiles() -> None:
-    clean = images()
-    picture = plots.strip(np.zeros_like(clean), np.ones_like(clean), clean)
-    assert picture.dtype == np.uint8
-    # Ten of the twelve images, 8 pixels enlarged to 64, two pixels between.
-    assert picture.shape == (3 * 64 + 2 * 2, 10 * 64 + 9 * 2, 3)
-    assert (picture[:64, :64] == 0).all()
-    assert (picture[66:130, :64] == 255).all()
-    assert (picture[64:66] == 255).all()
-    tile = picture[132:, :64]
-    assert (tile[::8, ::8, 0] == np.rint(255 * clean[0, 0])).all()
-    assert (tile[:8, :8] == tile[0, 0]).all()
-
-
-def test_strip_takes_colour_small_inputs_and_broken_predictions() -> None:
-    target = np.random.default_rng(0).random((2, 3, 16, 24))
-    prediction = target.copy()
-    prediction[0, :, :2] = [[[math.nan]], [[math.inf]], [[-math.inf]]]
-    prediction[1] = 7.0
-    picture = plots.strip(target[:, :1, ::2, ::2], prediction, target)
-    scale = round(64 / 24)
-    assert picture.shape == (3 * 16 * scale + 4, 2 * 24 * scale + 2, 3)
-    row = 16 * scale + 2
-    assert (picture[row, : 24 * scale] == 0).all()
-    assert (picture[row, 24 * scale + 2 :] == 255).all()
-    assert (picture[2 * row, 0] == np.rint(255 * target[0, :, 0, 0])).all()
-
-
-def test_strip_of_nothing_is_refused() -> None:
-    empty = np.zeros((0, 1, 8, 8))
-    with pytest.raises(ValueError, match="at least one image"):
-        plots.strip(empty, empty, empty)
-
-
 def test_samples_that_are_no_images_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, full_record(3))
     expected = size_of(plots.draw_curves(tmp_path))

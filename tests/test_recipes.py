@@ -18,7 +18,11 @@ from trainer.data.tables import diabetes
 
 Command = Callable[..., Outcome]
 SHORT = ["trainer.max_steps=4", "trainer.log_every=1", "checkpoint.every_steps=2"]
-LESS = {"scheduler.warmup": 1, "data.samples": 200}  # of what there is more of in full, where there is
+LESS = {
+    "scheduler.warmup": 1,
+    "data.samples": 200,
+    "model.width": 16,
+}  # of what there is more of in full, where there is
 
 
 def short(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from losses.combined import CombinedLoss
 from losses.gradnorm import GradNormLoss
 from losses.uncertainty import UncertaintyLoss
 from trainer.data.tensors import TensorData
+from trainer.diagnostics import Diagnostics
 from trainer.evaluation import split_loss
 from trainer.guard import Skip
 from trainer.loop import Trainer
@@ -161,7 +162,8 @@ def train(source: TensorData, folder: Path, shares: bool, loss: Any = None, **se
     model, loss = Net(), loss or CombinedLoss()
     parameters = [*model.parameters(), *loss.parameters()]
     optimizer = torch.optim.Adam(parameters, 0.05)
-    run = Trainer(model, loss, optimizer, log_every=3, gradient_shares=shares, **settings)
+    inside = Diagnostics(every=1, layers=False, activations=False, shares=shares)
+    run = Trainer(model, loss, optimizer, log_every=3, diagnostics=inside, **settings)
     run.fit(source, folder)
     return run
 

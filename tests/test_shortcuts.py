@@ -108,3 +108,21 @@ def test_backward_is_the_tensors_own() -> None:
 def test_backward_refuses_a_loss_without_parameters() -> None:
     with pytest.raises(RuntimeError, match="does not require grad"):
         backward(torch.tensor(1.0))
+
+
+def test_it_steps_aside_while_a_parameter_has_never_had_a_gradient() -> None:
+    models = net(), net()
+    optimizers = [torch.optim.AdamW(groups(m), fused=True) for m in models]
+    shortcut, taken = FusedAdam(optimizers[1]), []
+    for step in range(5):
+        for model in models:
+            for number, parameter in enumerate(model.parameters()):
+                late = number == 2 and step < 2
+                parameter.grad = None if late else torch.full_like(parameter, step + 1.0)
+        optimizers[0].step()
+        taken.append(shortcut.step(gradients(optimizers[1]), None))
+        if not taken[-1]:
+            optimizers[1].step()
+    assert taken == [False, False, False, True, True]
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)

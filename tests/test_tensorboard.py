@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,18 @@ from full_disk import Disk
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 from trainer import tensorboard
+from trainer.console import Console
 from trainer.data.tensors import TensorData
+from trainer.diagnostics import autograd_graph
+from trainer.diagnostics.tensors import buckets, histogram
 from trainer.loop import Trainer
+from trainer.tasks import Job, Train
 from trainer.tensorboard import TensorBoard
 
 
@@ -118,6 +125,38 @@ def test_a_run_is_a_row_of_the_hparams_tab(tmp_path: Path, board: TensorBoard) -
     assert [info.name.tag for info in experiment.metric_infos] == ["val/psnr"]
 
 
+def test_before_after_and_threshold_share_a_chart(tmp_path: Path, board: TensorBoard) -> None:
+    board.layout()
+    (value,) = events(tmp_path)[-1].summary.value
+    assert value.metadata.plugin_data.plugin_name == "custom_scalars"
+    layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
+    patterns = [list(chart.multiline.tag) for group in layout.category for chart in group.chart]
+    recorded = ["grad/norm", "grad/norm_clipped", "grad/threshold", "grad/norm_max", "train/loss/mse"]
+    together = [[tag for tag in recorded if any(re.search(p, tag) for p in one)] for one in patterns]
+    assert ["grad/norm", "grad/norm_clipped", "grad/threshold"] in together
+
+
+def test_the_graph_has_a_box_for_every_module(tmp_path: Path, board: TensorBoard) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    board.graph(autograd_graph(model, torch.ones(2, 3)))
+    nodes = {node.name: node for node in GraphDef.FromString(events(tmp_path)[-1].graph_def).node}
+    assert {"0/weight", "0/bias", "2/weight", "2/bias"} <= nodes.keys()
+    assert {name.partition("/")[0] for name in nodes} == {"0", "1", "2", "output_0"}
+    assert all(before in nodes for node in nodes.values() for before in node.input)
+    (relu,) = (node for node in nodes.values() if node.op == "Relu")
+    assert [nodes[name].op for name in relu.input] == ["Addmm"]
+
+
+def test_histograms_are_of_what_is_finite(tmp_path: Path, board: TensorBoard) -> None:
+    values = histogram(torch.tensor([1.0, math.nan, 3.0]))
+    board.histograms(7, {"weights": buckets(values.tolist())})
+    shown = accumulated(tmp_path)
+    assert shown.Tags()["histograms"] == ["weights"]
+    (event,) = shown.Histograms("weights")
+    value = event.histogram_value
+    assert (event.step, value.num, value.min, value.max) == (7, 2, 1.0, 3.0)
+
+
 def one_warning(write: Callable[[], None]) -> None:
     with pytest.warns(UserWarning, match=r"No space left on device; training goes on") as caught:
         write()
@@ -179,3 +218,26 @@ def test_a_run_trains_and_records_the_same_on_a_full_disk(tmp_path: Path, limite
     assert all(torch.equal(a, b) for a, b in zip(healthy, full, strict=True))
     records = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("healthy", "full")]
     assert records[0] == records[1]
+
+
+class OnlyFours(nn.Linear):
+    """Takes four samples and no other number while it is trained."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training and len(inputs) != 4:
+            raise RuntimeError("four, please")
+        return super().forward(inputs)
+
+
+def test_a_model_that_cannot_be_drawn_has_been_trained_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = torch.randn(8, 3)
+    data = TensorData((x, x[:, :1]), (x, x[:, :1]), batch_size=4)
+    model = OnlyFours(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, max_epochs=2, log_every=1, device="cpu")
+    groups = ("data", "model", "loss", "clip")
+    job = Job(Train(), trainer, data, dict.fromkeys(groups, "mine"), {})
+    assert job.run(tmp_path, Console())["status"] == "completed"
+    assert "TensorBoard shows no graph: four, please" in capsys.readouterr().out

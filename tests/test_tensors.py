@@ -274,3 +274,10 @@ def test_streams_of_neighbouring_keys_are_uncorrelated() -> None:
     streams = [torch.randn(4000, generator=seeded_generator(1, 0, e)).double() for e in range(12)]
     matrix = torch.corrcoef(torch.stack(streams)) - torch.eye(12, dtype=torch.float64)
     assert matrix.abs().max() < 5 / math.sqrt(4000)
+
+
+def test_targets_that_are_all_masked_are_refused() -> None:
+    inputs, target, mask = torch.ones(4, 2), torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="training targets must not all be masked"):
+        TensorData((inputs, (target, mask)), (inputs, (target, ~mask)), batch_size=2)
+    TensorData((inputs, (target, ~mask)), (inputs, (target, mask)), batch_size=2)

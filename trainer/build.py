@@ -20,11 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
+from trainer.evaluating import Evaluate
 from trainer.export import Export
 from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
+from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
+from trainer.replay import Replay
 from trainer.resume import differing_keys
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
@@ -32,8 +35,9 @@ from trainer.tasks import Job, Train
 
 GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),
-    *("optimizer", "scheduler", "fault", "trainer", "task"),
+    *("optimizer", "scheduler", "diagnostics", "fault", "trainer", "task"),
 )
+NEED_A_RUN = (Evaluate, Export, Plots, Replay)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
@@ -46,8 +50,11 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None) -> Job:
-    """Composes and rehearses all that the config names, without leaving a trace on the disk.
+def prepare(
+    config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None
+) -> Job | Plots:
+    """Composes and rehearses all that the config names, without leaving a trace on the disk; `Plots`
+    needs nothing but the run folder.
 
     Args:
         config: the job's config, without Hydra's own node.
@@ -59,17 +66,39 @@ def prepare(config: DictConfig, choices: Mapping[str, str], shared: dict[str, An
     """
     try:
         named = {group: choices.get(group, "?") for group in GROUPS}
-        job = _compose(_ablated(config, named, choices.get("ablation", "?")), named, shared)
+        task = _Parts(config, named)("task")
+        if isinstance(task, NEED_A_RUN) and not config.get("resume"):
+            raise ValueError(f"resume must name a run folder; task={named['task']} resume=outputs/…")
+        if isinstance(task, Plots):
+            task.check(Path(config.resume))
+            return task
+        job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named, shared)
         seed_everything(config.seed)
-        if isinstance(job.task, Export) and not config.get("resume"):
-            raise ValueError("resume must name a run folder; task=export resume=outputs/…")
         if config.get("resume"):
-            job.notes.extend(_resume(job.trainer, Path(config.resume), config))
-            if isinstance(job.task, Train):
-                _check_unfinished(job, config.resume)
+            _resume(job, Path(config.resume), config)
         return job
     except (ValueError, DamagedCheckpoint) as error:
         raise BadInput(" ".join(str(error).split())) from error
+
+
+def _resume(job: Job, folder: Path, config: DictConfig) -> None:
+    """Puts the job where the run in the folder was saved last, and notes what is to be said of it.
+
+    Raises:
+        ValueError: if the configuration differs, the state is not that of these parts, or the run holds
+            nothing for the task to do.
+        DamagedCheckpoint: if no checkpoint is whole.
+    """
+    task = job.task
+    _check_same(folder, config, ["data"] if isinstance(task, Evaluate) else [])
+    if isinstance(task, Replay):  # begins with the weights that the run began with
+        task.check(folder)
+        return
+    job.notes.extend(_load(job.trainer, folder))
+    if isinstance(task, Train):
+        _check_unfinished(job, config.resume)
+    elif isinstance(task, Evaluate):
+        task.check(job)
 
 
 def _check_unfinished(job: Job, folder: str) -> None:
@@ -82,21 +111,20 @@ def _check_unfinished(job: Job, folder: str) -> None:
         )
 
 
-def _resume(trainer: Trainer, folder: Path, config: DictConfig) -> list[str]:
-    """Puts the trainer where the run in the folder was saved last; returns what is to be said of it.
-
-    Raises:
-        ValueError: if the configuration differs, or the state is not that of these parts.
-        DamagedCheckpoint: if no checkpoint is whole.
-    """
+def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> None:
+    """Refuses a run that was configured otherwise, by naming what differs."""
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    differing = differing_keys(folder, plain, config.resume_allow)
+    differing = differing_keys(folder, plain, [*config.resume_allow, *may_differ])
     if differing:
         names = ", ".join(item.split(" ")[0] for item in differing)
         raise ValueError(
             f"resume={folder} was configured otherwise: {', '.join(differing)}; to continue all the "
             f"same, resume_allow=[{names}]"
         )
+
+
+def _load(trainer: Trainer, folder: Path) -> list[str]:
+    """Loads the newest checkpoint that is whole; returns what is to be said of it."""
     state, notes = load_newest(folder)
     if state is not None:
         try:
@@ -141,11 +169,13 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
     return ablated
 
 
-def _compose(config: DictConfig, choices: dict[str, str], shared: dict[str, Any] | None) -> Job:
+def _compose(
+    task: Any, config: DictConfig, choices: dict[str, str], shared: dict[str, Any] | None
+) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
-    task, clip, loss, guard = (part(name) for name in ("task", "clip", "loss", "guard"))
-    checkpoints = part("checkpoint")
+    clip, loss, guard = (part(name) for name in ("clip", "loss", "guard"))
+    checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
     shared = {} if shared is None or choices["fault"] != "none" else shared  # a fault may change data
     origin = f"{seed} {OmegaConf.to_container(config.data, resolve=True)}"
     data = shared[origin] if origin in shared else part("data", optional={"seed": seed})
@@ -181,11 +211,18 @@ def _compose(config: DictConfig, choices: dict[str, str], shared: dict[str, Any]
         scheduler=schedule,
         guard=guard,
         checkpoints=checkpoints,
+        refusals=refusals,
+        diagnostics=diagnostics,
         objective=config.get("objective"),
         seed=seed,
     )
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
-    return Job(task, trainer, data, choices, _numbers(config))
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    parts = {group: settings[group] for group in choices}
+    notes = []
+    if config.trainer.get("compile") and diagnostics.activations:
+        notes.append("activations are not watched where trainer.compile=true")
+    return Job(task, trainer, data, choices, _numbers(config), parts, notes)
 
 
 class _Parts:
@@ -230,8 +267,7 @@ def _factory(target: Callable[..., Any], node: DictConfig) -> Callable[..., Any]
     """The target with the node's values bound to it. Hydra makes it, which takes milliseconds; where it
     has made one of the same target before, and there is nothing but values, they are bound here."""
     values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    name = values.pop("_target_")
-    values.pop("_partial_", None)
+    name, _ = values.pop("_target_"), values.pop("_partial_", None)
     flat = not any(str(key).startswith("_") or _holds_dict(value) for key, value in values.items())
     if flat and name in _made:
         return partial(target, **values)

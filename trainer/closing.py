@@ -48,6 +48,12 @@ def facts(summary: Mapping[str, Any]) -> Table:
         table.add_row("clipping", Text(_clipping(clip)))
     if clip.get("verdict"):
         table.add_row("", Text(str(clip["verdict"])))
+    inside = summary.get("diagnostics") or {}
+    if inside.get("clipped_by"):
+        longest = ", ".join(f"{name} {percent(v)}" for name, v in inside["clipped_by"].items())
+        table.add_row("", Text(f"of the squared norm when it bound: {longest}"))
+    if warnings := (inside.get("warnings") or {}).get("count"):
+        table.add_row("warnings", Text(f"{count(warnings, 'layer')} left its past before the loss did"))
     if guard.get("skipped") or guard.get("rewound"):
         table.add_row("guard", Text(_guarded(guard), "yellow"))
     status, seconds = str(summary.get("status", "ended")), summary.get("seconds")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainer.comparison import Variant
-from trainer.plots import INK, WIDTH, plain, ticks
+from trainer.drawing import INK, WIDTH, plain, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

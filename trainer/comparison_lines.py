@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.comparison import Comparison, Variant
 from trainer.comparison_axes import EDGE, FOOT, GREY, HEAD, LETTER, Scale, Swept, ends, head, label
-from trainer.plots import BLUE, GREEN, INK, ORANGE, RED, TERMS, WIDTH, ticks
+from trainer.drawing import BLUE, GREEN, INK, ORANGE, RED, TERMS, WIDTH, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.comparison import HELPS, HURTS, OFTENER, RARER, Comparison
 from trainer.comparison_axes import EDGE, FAINT, FOOT, GREY, HEAD, LETTER, Scale, ends, head
 from trainer.comparison_lines import draw_lines, swept_number
-from trainer.plots import BLUE, GREEN, INK, RED, STYLE, WIDTH
+from trainer.drawing import BLUE, GREEN, INK, RED, STYLE, WIDTH
 from trainer.wording import MISSING
 
 if TYPE_CHECKING:

@@ -43,7 +43,9 @@ class Composing:
         job = tuple(sweep_overrides)
         if job not in self.done:
             self.done[job] = self._composed(master_config, list(sweep_overrides))
-        return self.done[job]
+        config = self.done[job]
+        OmegaConf.copy_cache(master_config, config)  # what has been resolved since stays what it is
+        return config
 
     def _composed(self, master: DictConfig, overrides: list[str]) -> DictConfig:
         choices = master.hydra.runtime.choices
@@ -52,7 +54,6 @@ class Composing:
             known, pickled = self.first[kind]
             derived = self._derived(pickled, known, overrides)
             if derived is not None:
-                OmegaConf.copy_cache(master, derived)
                 return derived
         config = self.compose(master, overrides)
         self.first.setdefault(kind, (list(overrides), pickle.dumps(config)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import rich.console
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -129,6 +130,33 @@ class Console:
         """Prints one line above the bar: a warning, something the guard did."""
         self._line(line, "yellow")
 
+    def line(self, line: str) -> None:
+        """Prints one line."""
+        self._line(line)
+
+    def show(self, *parts: RenderableType, brief: str | None = None) -> None:
+        """Prints tables and lines, with an empty line between them; for a job of a sweep only the line
+        ``brief``, where that is given."""
+        if self._brief and brief is not None:
+            if brief:
+                self._line(f"\t   {brief}")
+            return
+        # Wrapped by a terminal that is narrower, but no figure is cut.
+        wide = rich.console.Console(
+            file=self._stream, markup=False, emoji=False, width=max(self._out.width, WIDEST)
+        )
+        with wide.capture() as captured:
+            for part in parts:
+                wide.print(part, "", sep="\n")
+        self._print_stripped(captured.get())
+
+    def say(self, line: str) -> None:
+        """Prints one line above the bar."""
+        self._line(line)
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Not on a terminal."""
+
     def close(self) -> None:
         """Shows the last values and takes the bar down, cursor restored; harmless when not open."""
         if self._pending:
@@ -150,12 +178,11 @@ class Console:
             return
         with self._out.capture() as tables:
             self._out.print("", figures(summary), "", facts(summary), "", sep="\n")
-        # Cells come padded to their column, and blanks at line ends would litter a log.
-        for line in Text.from_ansi(tables.get()).split():
-            line.rstrip()
-            self._out.print(line, soft_wrap=True)
+        self._print_stripped(tables.get())
         if folder is not None and (folder / "curves.png").exists():
             self._line(f"curves      {typed(folder / 'curves.png')}")
+        if folder is not None and (folder / "refused").exists():
+            self._line(f"why refused python train.py task=replay resume={typed(folder)}")
         if folder is not None:
             self._line(f"tensorboard --logdir {typed(folder)}", "bold")
 
@@ -190,6 +217,12 @@ class Console:
         text.rstrip()
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
+
+    def _print_stripped(self, printed: str) -> None:
+        """Cells come padded to their column, and blanks at line ends would litter a log."""
+        for line in Text.from_ansi(printed).split():
+            line.rstrip()
+            self._out.print(line, soft_wrap=True)
 
     def _line(self, line: str, style: str = "") -> None:
         self._out.print(Text(line, style), soft_wrap=True)

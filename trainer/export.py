@@ -45,8 +45,7 @@ class Export:
         finally:
             partial.unlink(missing_ok=True)
         console.note(f"step {trainer.step} exported to {typed(path)}")
-        objective = _objective(job)
-        return {"status": "completed", "reason": "", "seconds": 0.0, "objective": objective}
+        return {"status": "completed", "reason": "", "seconds": 0.0, "objective": objective(job)}
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -56,7 +55,8 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu().contiguous().clone() for name, value in state.items()}
 
 
-def _objective(job: Job) -> dict[str, Any]:
+def objective(job: Job) -> dict[str, Any]:
+    """What the run is judged by and the last value it recorded, for the summary of such a task."""
     tag = job.trainer.record.objective or recorded_tags(job.data)[0]
     higher = tag in {f"val/{name}" for name, m in job.data.metrics.items() if m.higher_is_better}
     return {"tag": tag, "value": job.trainer.record.last.get(tag), "higher_is_better": higher}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from trainer.data.tensors import Batch
+from trainer.diagnostics.anomaly import Detector
 from trainer.evaluation import Loss, split_loss
 from trainer.precision import Precision
 from trainer.shares import Shares
@@ -22,6 +23,10 @@ class Gradients:
         parameters: what is trained.
         precision: in which the forward pass runs.
         with_shares: whether `shares` is to take in what each term of the loss adds to the gradient.
+        detector: looks at every operation, and is slow; None for none.
+
+    Raises:
+        Anomaly: in a call, where there is a detector and loss or gradient are not finite.
     """
 
     def __init__(
@@ -31,10 +36,12 @@ class Gradients:
         parameters: Sequence[Tensor],
         precision: Precision,
         with_shares: bool = False,
+        detector: Detector | None = None,
     ) -> None:
         self.forward, self.loss, self.precision = forward, loss, precision
         self.parameters = parameters
         self.shares = Shares(parameters, with_shares)
+        self.detector = detector
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
@@ -45,6 +52,17 @@ class Gradients:
             batches: of one step.
             log_due: whether the step is recorded, so that the shares are asked for.
         """
+        if self.detector is None:
+            return self._accumulated(batches, log_due)
+        with self.detector:
+            loss, terms, gradients = self._accumulated(batches, log_due)
+        if anomaly := self.detector.anomaly(loss, gradients):
+            raise anomaly
+        return loss, terms, gradients
+
+    def _accumulated(
+        self, batches: Sequence[Batch], log_due: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
         for parameter in self.parameters:
             parameter.grad = None
         samples = sum(len(inputs) for inputs, _ in batches)

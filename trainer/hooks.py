@@ -31,6 +31,7 @@ from trainer.closing import short
 from trainer.composing import Composing
 from trainer.console import Console
 from trainer.jointly import Outcomes
+from trainer.plotting import Plots
 from trainer.resume import differing_keys, lock, status_of
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
@@ -63,7 +64,7 @@ def run(config: DictConfig) -> Outcome:
     else:
         job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
         with _locks.pop(folder, None) or lock(folder):
-            summary = job.task.run(job, folder, Console())
+            summary = job.run(folder, Console())
     return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
 
 
@@ -74,7 +75,7 @@ def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> di
     try:
         with lock(folder):
             job = prepare(config, choices)
-            return job.task.run(job, folder, Console(brief=True))  # type: ignore[no-any-return]
+            return job.run(folder, Console(brief=True))
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
 
@@ -89,7 +90,7 @@ def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: P
     by itself, because it does something else, or cannot even be prepared."""
     try:
         job = _ready.pop(number, None) or prepare(config, choices)
-        if type(job.task) is not Train:
+        if not isinstance(job, Job) or type(job.task) is not Train:
             return None
         _locks[folder] = lock(folder)
         return job
@@ -148,9 +149,9 @@ class Preflight(Callback):
                 )
             taken.add(subdir)
             job = prepare(plain, job_config.hydra.runtime.choices, shared)
-            room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
-            if keeps and room > 0:
-                _ready[number] = job
+            if keeps and isinstance(job, Job):
+                room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
+                _ready.update({number: job} if room > 0 else {})
             if (folder := _existing(config)) is not None:
                 _refuse_another(folder / subdir, plain)
 
@@ -236,7 +237,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.
-_prepared: dict[str, Job] = {}
+_prepared: dict[str, Job | Plots] = {}
 _finished: list[SweptJob] = []
 _locks: dict[Path, TextIO] = {}
 _ready: dict[int, Job] = {}

@@ -86,6 +86,7 @@ def _trained(jobs: Sequence[tuple[Job, Path]], runs: Sequence[Run], strategy: st
     console.start([], horizon.steps, 0, horizon.per_epoch)
     boards = [TensorBoard(folder) for _, folder in jobs]
     for run, board in zip(runs, boards, strict=True):
+        board.layout()
         run.views = [board]
     runs[0].views = [console, boards[0]]
     try:
@@ -97,7 +98,7 @@ def _trained(jobs: Sequence[tuple[Job, Path]], runs: Sequence[Run], strategy: st
             _finish_alone(runs)
         for (job, folder), run, board in zip(jobs, runs, boards, strict=True):
             if run.summary is not None:
-                show_result(job, folder, board, run.summary)
+                show_result(job, folder, board, console, run.summary)
     finally:
         console.close()
         for board in boards:

@@ -18,12 +18,14 @@ from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
 from trainer.data.tensors import Batch, Data
+from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
-from trainer.meter import Meter, NormHistory
+from trainer.ledger import Ledger
 from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
+from trainer.refusals import Refusals
 from trainer.rng import rng_state, set_rng_state
 from trainer.schedulers import Horizon, Schedule
 from trainer.signals import StopSignals
@@ -65,7 +67,9 @@ class Trainer:
         device: "auto", "cpu", "cuda" or "cuda:<n>".
         precision: "fp64", "fp32" or "bf16".
         compile: run the model through `torch.compile`.
-        gradient_shares: record each term's share of the gradient norm, a backward pass per term.
+        detect_anomaly: look at every operation, slowly; a NaN or inf ends the run, its origin named.
+        refusals: which refused steps to keep in the run folder; None is `Refusals()`.
+        diagnostics: what to measure inside the model; None is nothing.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -80,6 +84,8 @@ class Trainer:
         scheduler: Schedule | LRScheduler | None = None,
         guard: Guard | None = None,
         checkpoints: Checkpoints | None = None,
+        refusals: Refusals | None = None,
+        diagnostics: Diagnostics | None = None,
         objective: str | None = None,
         max_epochs: int | None = 10,
         max_steps: int | None = None,
@@ -88,9 +94,11 @@ class Trainer:
         device: str = "auto",
         precision: str = "fp32",
         compile: bool = False,
-        gradient_shares: bool = False,
+        detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
+        if detect_anomaly and compile:
+            raise ValueError("detect_anomaly must be false for a compiled model; use compile=false")
         self.device = pick_device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
@@ -108,8 +116,7 @@ class Trainer:
         if hasattr(self.clip, "bind"):
             self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
-        schedule = Schedule(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
-        self.schedule = schedule or Schedule.constant(optimizer)
+        self.schedule = Schedule.of(scheduler, optimizer)
         self.checkpoints = checkpoints or Checkpoints()
         self.record = Record(objective)
         parts = {"model": self.model, "loss": loss}
@@ -117,10 +124,13 @@ class Trainer:
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
-        self.meter, self.norms = Meter(), NormHistory()
-        self.gradients = Gradients(
-            self.forward, self.loss, self.parameters, self.precision, gradient_shares
-        )
+        self.refusals = refusals or Refusals()
+        self.ledger = Ledger(self.guard, self.snapshots, self.schedule, optimizer, self.refusals)
+        self.meter, self.norms = self.ledger.meter, self.ledger.norms
+        self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
+        self.diagnostics.bind(self.model, loss, self.parameters, compile)
+        step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
+        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -142,6 +152,7 @@ class Trainer:
         data = data.to(self.device, self.precision.dtype)
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
         self.record.open(data, folder, views, self.step)
+        self.refusals.open(folder, self.modules, self.guard)
         began, first = time.perf_counter(), self.step
         if first == 0:
             torch.manual_seed(self.seed)
@@ -156,6 +167,9 @@ class Trainer:
                     self.step += 1
                     self.batch += len(batches)
                     self._between_steps(data, horizon, signals)
+        except Anomaly as found:
+            self.transaction.roll_back()  # so that the state is kept that it can be looked into with
+            self.ending = Ending("failed", str(found))
         except BaseException as error:
             self.ending = Ending.by_error(error)  # in the middle of a step: that state is not kept
             self._close(self.step - first, time.perf_counter() - began, save=False)
@@ -176,10 +190,13 @@ class Trainer:
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step as a transaction."""
+        self.refusals.begin(batches, self.step + 1, self.epoch, self.batch)
         self.transaction.begin()
-        loss, terms, gradients = self.gradients(batches, self.log_due)
+        with self.diagnostics.forward(self.log_due):
+            loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
         norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
         refused = self.guard.judge(loss, norm, buffers)
+        self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
             clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))
             self.transaction.commit(gradients, clipped, self.guard.lr_factor, refused)
@@ -190,11 +207,12 @@ class Trainer:
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
+        self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
         self.meter.add(loss, norm, clipped, refused, terms, buffers)
         if not self.runs_ahead:
             largest = 0.0 if buffers is None else buffers.item()
-            self._settle(loss.item(), norm.item(), bool(refused), largest)
+            self.ending = self.ledger.settle(loss.item(), norm.item(), bool(refused), largest)
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
@@ -203,11 +221,12 @@ class Trainer:
         saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
         remembers = self.step % every == 0
         if self.log_due or saves or remembers or self.ending:
-            self._read()
+            self.ending = self.ledger.read(self.runs_ahead, self.ending)
         if self.log_due or self.ending:
             values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
             values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
             values |= self.gradients.shares.read()
+            values |= self.diagnostics.read(self.step, values, self.record)
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
             values |= self._validate(data)
         if values:
@@ -221,26 +240,6 @@ class Trainer:
             self.snapshots.take()
         if saves and not self.ending:
             self._save()
-
-    def _read(self) -> None:
-        """Brings the numbers of the steps since the last time to the host, in one transfer."""
-        rows = self.meter.read()
-        self.norms.extend(rows)
-        rewound, rows = self.guard.rewound, rows if self.runs_ahead else rows[:0]
-        for (refused, loss, norm, *_), buffers in zip(rows.tolist(), self.meter.buffers, strict=False):
-            if self.ending is None and self.guard.rewound == rewound:  # what follows was its fault
-                self._settle(loss, norm, bool(refused), buffers)
-
-    def _settle(self, loss: float, norm: float, refused: bool, buffers: float) -> None:
-        """Lets the guard count the step; where it gives up, goes back to a snapshot or ends the run."""
-        reason = self.guard.settle(loss, norm, refused, buffers)
-        if reason and self.snapshots.taken and self.guard.rewind():
-            with self.schedule.unmoved():
-                self.snapshots.restore()
-            if self.guard.reset_momentum:
-                self.optimizer.state.clear()
-        elif reason:
-            self.ending = Ending("diverged", reason)
 
     def _validate(self, data: Data) -> dict[str, float]:
         autocast = self.precision.autocast
@@ -269,9 +268,10 @@ class Trainer:
             "steps_per_second": steps / seconds,
             "objective": self.record.objective_value(diverged=ending.status == "diverged"),
             **self.record.summary(),
-            **statistics(self.norms, self.clip, self.guard),
+            **statistics(self.norms, self.clip, self.guard, self.diagnostics),
             "seed": self.seed,
         }
+        self.refusals.close()
         self.record.close(summary)
         if failure is not None:
             raise failure
@@ -279,7 +279,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; data has no state."""
-        self._read()
+        self.ending = self.ledger.read(self.runs_ahead, self.ending)
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
         return parts | {"counters": counters, "rng": rng_state(self.device)}

@@ -1,4 +1,4 @@
-"""Pictures drawn from a run's record: the curves as one PNG, the samples as one strip."""
+"""The curves of a run as one PNG, drawn from its record."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from trainer.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    RED,
+    STYLE,
+    TERMS,
+    WIDTH,
+    finish,
+    line,
+    thinned,
+    ticks,
+)
+from trainer.series import Series, read_series
+from trainer.strip import SAMPLES, draw_samples, read_samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
-Series = dict[str, tuple[Array, Array]]
 Panel = Callable[["Axes", Series], None]
 
-MOST_POINTS, MOST_METRICS, MOST_IMAGES = 2000, 3, 10
-TILE_PIXELS, GAP_PIXELS = 64, 2
-WIDTH, HEAD, ROW, SAMPLES = 12.0, 0.5, 2.8, 3.3  # inches, these and the next
-LEFT, RIGHT, GUTTER, NAMES = 0.6, 0.25, 0.65, 1.25
-# From Okabe and Ito, which colour-blind readers tell apart.
-BLUE, GREEN, ORANGE, RED, INK = "#0072B2", "#009E73", "#E69F00", "#C1121F", "#333333"
-TERMS = ("#56B4E9", "#CC79A7", "#A79A00", "#8A8A8A")
-STYLE: Any = {
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # placed here, not searched for: that costs a third of the drawing
-    "legend.frameon": False,
-}
+MOST_METRICS = 3
+HEAD, ROW = 0.5, 2.8  # inches, these and the next
+LEFT, RIGHT, GUTTER = 0.6, 0.25, 0.65
 
 
 def draw_curves(folder: Path) -> Path | None:
@@ -49,7 +48,7 @@ def draw_curves(folder: Path) -> Path | None:
     Returns:
         The path of the picture, or None when there are fewer than two logged steps.
     """
-    series, logged = _read(folder / "metrics.jsonl")
+    series, logged = read_series(folder / "metrics.jsonl")
     file = folder / "summary.json"
     summary = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     rows = [row for row in _panels(series, summary) if row]
@@ -58,7 +57,7 @@ def draw_curves(folder: Path) -> Path | None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    samples = _samples(folder / "samples.npz")
+    samples = read_samples(folder / "samples.npz")
     with rc_context(STYLE):
         height = HEAD + ROW * len(rows) + (SAMPLES if samples else 0.0)
         figure = Figure(figsize=(WIDTH, height), dpi=110)
@@ -66,69 +65,9 @@ def draw_curves(folder: Path) -> Path | None:
         for index, row in enumerate(rows):
             _draw_row(figure, row, series, bottom=height - HEAD - ROW * (index + 1))
         if samples:
-            _draw_samples(figure, *samples)
+            draw_samples(figure, *samples)
         figure.savefig(folder / "curves.png", pil_kwargs={"compress_level": 3})
     return folder / "curves.png"
-
-
-def strip(inputs: npt.ArrayLike, predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
-    """Three rows of images: inputs, predictions, targets; the first ten at most.
-
-    Args:
-        inputs: (N, C, H, W) in [0, 1]; three channels are colour, otherwise the first is grey.
-        predictions: the same; what is not finite is drawn black.
-        targets: the same; sets the size of all tiles.
-
-    Returns:
-        uint8 of shape (height, width, 3): tiles enlarged by a whole factor, thin white gaps.
-
-    Raises:
-        ValueError: when there is no image.
-    """
-    rows = [np.asarray(images)[:MOST_IMAGES] for images in (inputs, predictions, targets)]
-    count, _, height, width = rows[2].shape
-    if count == 0:
-        raise ValueError("a strip needs at least one image, got none")
-    scale = max(1, round(TILE_PIXELS / max(height, width)))
-    tiles = [[_tile(image, height * scale, width * scale) for image in images] for images in rows]
-    picture = np.concatenate([np.concatenate(row, axis=1) for row in tiles])
-    return picture[:-GAP_PIXELS, :-GAP_PIXELS]
-
-
-def _tile(image: Array, height: int, width: int) -> Array:
-    channels = image[:3] if image.shape[0] >= 3 else image[:1]
-    pixels = np.clip(np.nan_to_num(channels, posinf=0.0, neginf=0.0), 0.0, 1.0)
-    rows = np.arange(height) * image.shape[1] // height
-    columns = np.arange(width) * image.shape[2] // width
-    nearest = np.rint(255 * pixels[:, rows][:, :, columns]).astype(np.uint8)
-    colours = np.broadcast_to(nearest.transpose(1, 2, 0), (height, width, 3))
-    return np.pad(colours, ((0, GAP_PIXELS), (0, GAP_PIXELS), (0, 0)), constant_values=255)
-
-
-def _read(path: Path) -> tuple[Series, int]:
-    """Every tag's steps and values (null as NaN) sorted by step, and how many steps there are."""
-    points: dict[str, dict[int, float]] = {}
-    steps = set()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:  # a killed run may leave half a line
-            continue
-        step = record.pop("step")
-        steps.add(step)
-        for tag, value in record.items():
-            # A step walked twice, after a rewind or a resume, counts as it went the second time.
-            points.setdefault(tag, {})[step] = math.nan if value is None else value
-    arrays = {tag: np.array(sorted(values.items()), float).T for tag, values in points.items()}
-    return {t: (x, y) for t, (x, y) in arrays.items() if np.isfinite(y).any()}, len(steps)
-
-
-def _samples(path: Path) -> list[Array]:
-    if not path.exists():
-        return []
-    with np.load(path) as file:
-        samples = [file[key] for key in ("input", "prediction", "target")]
-    return samples if all(images.ndim == 4 and len(images) for images in samples) else []
 
 
 def _panels(series: Series, summary: Mapping[str, Any]) -> tuple[list[Panel], list[Panel]]:
@@ -178,36 +117,36 @@ def _head(figure: Figure, summary: Mapping[str, Any]) -> None:
 
 
 def _loss(axes: Axes, series: Series) -> None:
-    _line(axes, series, "train/loss", BLUE, "train")
-    _line(axes, series, "val/loss", ORANGE, "validation", linewidth=1.8)
+    line(axes, series, "train/loss", BLUE, "train")
+    line(axes, series, "val/loss", ORANGE, "validation", linewidth=1.8)
     hides = partial(np.array_equal, series.get("train/loss", []), equal_nan=True)  # the loss's line
     terms = [tag for tag in series if tag.startswith("train/loss/") and not hides(series[tag])]
     for index, tag in enumerate(terms):
-        _line(axes, series, tag, TERMS[index % 4], tag.split("/", 2)[2], linewidth=0.7)
+        line(axes, series, tag, TERMS[index % 4], tag.split("/", 2)[2], linewidth=0.7)
     steps, skipped = series.get("guard/skipped", (np.empty(0), np.empty(0)))
     refused = steps[np.diff(skipped, prepend=0.0) > 0]
     if refused.size:
         foot, where = np.full(refused.shape, 0.025), axes.get_xaxis_transform()
         axes.plot(refused, foot, "|", color=RED, transform=where, label="refused update")
-    _finish(axes, "Loss", log_from=20.0, legend=True)
+    finish(axes, "Loss", log_from=20.0, legend=True)
 
 
 def _norms(axes: Axes, series: Series, suggested: float | None) -> None:
-    _line(axes, series, "grad/norm", BLUE, "before clipping")
+    line(axes, series, "grad/norm", BLUE, "before clipping")
     if "grad/norm_max" in series:
-        steps, largest = _thinned(*series["grad/norm_max"])
+        steps, largest = thinned(*series["grad/norm_max"])
         mean = np.interp(steps, *series["grad/norm"])
         axes.fill_between(steps, mean, largest, color=BLUE, alpha=0.2, lw=0, label="largest")
-    _line(axes, series, "grad/norm_clipped", GREEN, "after", linewidth=0.6)
-    _line(axes, series, "grad/threshold", RED, "threshold", linestyle="--", marker="")
+    line(axes, series, "grad/norm_clipped", GREEN, "after", linewidth=0.6)
+    line(axes, series, "grad/threshold", RED, "threshold", linestyle="--", marker="")
     if suggested is not None:
         axes.axhline(suggested, color=INK, ls=":", lw=1.0, label=f"p90 {suggested:.2g}")
-    _finish(axes, "Gradient norm", log_from=1.0, legend=True)
+    finish(axes, "Gradient norm", log_from=1.0, legend=True)
 
 
 def _curve(axes: Axes, series: Series, tag: str, title: str, colour: str) -> None:
-    _line(axes, series, tag, colour, tag, linewidth=1.4)
-    _finish(axes, title)
+    line(axes, series, tag, colour, tag, linewidth=1.4)
+    finish(axes, title)
 
 
 def _histogram(axes: Axes, series: Series) -> None:
@@ -220,81 +159,4 @@ def _histogram(axes: Axes, series: Series) -> None:
     axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75)
     ticks(axes.xaxis, decades)
     axes.set_xlabel("training loss")
-    _finish(axes, "Logged steps")
-
-
-def _draw_samples(figure: Figure, inputs: Array, predictions: Array, targets: Array) -> None:
-    picture = strip(inputs, predictions, targets)
-    height, room = figure.get_figheight(), SAMPLES - 0.3
-    scale = min((WIDTH - NAMES - RIGHT) / picture.shape[1], room / picture.shape[0])
-    wide, tall = picture.shape[1] * scale, picture.shape[0] * scale
-    bottom = 0.2 + room - tall
-    axes = figure.add_axes((NAMES / WIDTH, bottom / height, wide / WIDTH, tall / height))
-    axes.imshow(picture, aspect="auto")
-    axes.set_axis_off()
-    alike = inputs.shape == targets.shape
-    names = ("noisy input", "denoised", "clean") if alike else ("input", "prediction", "target")
-    for row, images in enumerate((inputs, predictions, targets)):
-        x, y = (NAMES - 0.12) / WIDTH, (bottom + tall * (1 - (row + 0.5) / 3)) / height
-        label = f"{names[row]}\n{_psnr(images, targets)}".strip()
-        figure.text(x, y, label, ha="right", va="center", linespacing=1.5)
-
-
-def _psnr(images: Array, targets: Array) -> str:
-    """Mean over the images shown of 10 log10(1 / mean squared error), where that can be said."""
-    if images is targets or images.shape != targets.shape:
-        return ""
-    errors = (images[:MOST_IMAGES].astype(float) - targets[:MOST_IMAGES]) ** 2
-    mean = float(-10 * np.log10(np.maximum(errors.mean(axis=(1, 2, 3)), 1e-10)).mean())
-    return f"PSNR {mean:.1f} dB" if math.isfinite(mean) else ""
-
-
-def _line(axes: Axes, series: Series, tag: str, colour: str, label: str, **style: Any) -> None:
-    """One tag against the step, where it was recorded; fewer points make a heavier line."""
-    if tag in series:
-        steps, values = _thinned(*series[tag])
-        look: dict[str, Any] = {"linewidth": 1.2 if len(steps) <= 300 else 0.7}
-        look |= {"marker": "." if len(steps) <= 50 else "", "markersize": 4, **style}
-        axes.plot(steps, values, color=colour, label=label, **look)
-
-
-def _thinned(steps: Array, values: Array) -> tuple[Array, Array]:
-    """At most MOST_POINTS points that keep every peak, every dip and every gap."""
-    bucket = math.ceil(3 * len(steps) / MOST_POINTS)
-    if bucket <= 3:
-        return steps, values
-    whole = len(steps) // bucket * bucket
-    rows = values[:whole].reshape(-1, bucket)
-    finite = np.isfinite(rows)
-    lowest = np.where(finite, rows, np.inf).argmin(axis=1)
-    highest = np.where(finite, rows, -np.inf).argmax(axis=1)
-    picks = np.stack([lowest, highest, finite.argmin(axis=1)]) + np.arange(0, whole, bucket)
-    kept = np.unique(np.append(picks, len(steps) - 1))
-    return steps[kept], values[kept]
-
-
-def _finish(axes: Axes, title: str, log_from: float = math.inf, legend: bool = False) -> None:
-    """Title, ticks, legend; a logarithmic y axis where the data span more than that factor."""
-    span = axes.dataLim
-    logarithmic = span.y0 >= 0 and span.y1 > span.minposy * log_from
-    axes.set_yscale("log" if logarithmic else "linear")
-    ticks(axes.yaxis, math.log10(span.y1 / span.minposy) if logarithmic else 0.0)
-    axes.set_title(title, pad=20 if legend else 6)
-    if legend:  # above the axes, where it covers no data
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=6, borderaxespad=0.0)
-
-
-def ticks(axis: Axis, decades: float = 0.0) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
-    subs = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
-    few = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-    axis.set_major_locator(LogLocator(subs=subs, numticks=7) if decades > 0.8 else few)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(plain)
-
-
-def plain(value: float, _: float) -> str:
-    if 1e4 <= abs(value) < 1e6:
-        return f"{value / 1000:g}k"
-    return f"{value:g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    finish(axes, "Logged steps")

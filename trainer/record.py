@@ -16,6 +16,8 @@ class View(Protocol):
     """Somewhere the record is shown. A view that fails must not touch the training."""
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None: ...
+    def note(self, line: str) -> None: ...
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None: ...
 
 
 class Record:
@@ -67,6 +69,16 @@ class Record:
             self.file.flush()
         for view in self.views:
             view.scalars(step, epoch, values)
+
+    def note(self, line: str) -> None:
+        """One line for whoever is watching; it is not part of the record."""
+        for view in self.views:
+            view.note(line)
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """For the views that show them, by tag: the fields of TensorBoard's ``HistogramProto``."""
+        for view in self.views:
+            view.histograms(step, values)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Writes ``summary.json`` and closes, after the last line has reached the disk."""

@@ -35,7 +35,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     ``resume=auto`` is the newest unfinished run with the same overrides, or a new run if there is none.
     With ``-m``, or a folder that holds a sweep, the same for a sweep: jobs that are done stay as they
-    are (see `trainer.hooks.run`). Arguments without ``resume`` come back as they are.
+    are (see `trainer.hooks.run`). A task that does not train leaves ``.hydra/`` as it is, which says
+    what the run is. Arguments without ``resume`` come back as they are.
 
     Raises:
         CannotResume: if the folder is no run, or its overrides do more than choose and set values.
@@ -49,11 +50,20 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if folder is None:
         return rest
     flags, added = _flags_of(rest), _overrides_in(rest)
+    task = next((a for a in reversed(added) if a.startswith("task=")), "task=train")
+    here = [f"hydra.run.dir={_quoted(folder)}", f"resume={_quoted(folder)}"]
+    if task != "task=train":  # what is done with a run does not change what the run is
+        here.append("hydra.output_subdir=null")
+    if task == "task=plots":  # from the record alone, whatever has become of the run's data
+        return [*flags, *added, *here]
+    sweep = (folder / SWEEP).exists()
+    if sweep and task != "task=train":
+        raise CannotResume(f"resume={folder} is a sweep; {task} takes one of its runs, {folder}/0, say")
     stored = overrides_of(folder)
     typed = [a for a in added if a not in stored]
-    if (folder / SWEEP).exists():
+    if sweep:
         return [*dict.fromkeys([*flags, "-m"]), *stored, *typed, f"hydra.sweep.dir={_quoted(folder)}"]
-    return [*flags, *stored, *typed, f"hydra.run.dir={_quoted(folder)}", f"resume={_quoted(folder)}"]
+    return [*flags, *stored, *typed, *here]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -136,7 +146,8 @@ def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
             same = set(overrides_of(folder)) == typed
         except CannotResume:
             continue
-        if same and _is_unfinished(folder):
+        began = sweeping or (folder / "metrics.jsonl").exists()  # or it was only inspected
+        if same and began and _is_unfinished(folder):
             return folder
     return None
 

@@ -97,10 +97,13 @@ class FusedAdam:
         """Whether there are moments for so many gradients; gathers them unless they are those gathered
         last."""
         first = self.optimizer.param_groups[0]["params"][0]
-        average = self.optimizer.state[first].get("exp_avg")
+        average = self.optimizer.state.get(first, {}).get("exp_avg")
         if average is None:
             return False
         if not self.gathered or self.gathered[0].averages[0] is not average:
+            every = (p for settings in self.optimizer.param_groups for p in settings["params"])
+            if not all(self.optimizer.state.get(parameter) for parameter in every):
+                return False  # one has never had a gradient
             self.gathered = [self._group(settings) for settings in self.optimizer.param_groups]
             self.steps = [step for group in self.gathered for step in group.steps]
         return count == len(self.steps)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer import checks
 
-REFRESH = 32  # accepted values between two looks at the window: a median each step would cost 2 % of it
+REFRESH = 32  # a median each step would cost 2 % of it
 LEAST_SIGMA = 0.2
 
 
@@ -30,15 +30,19 @@ class SpikeDetector:
             floor, 8 never refuses what is less than 4.9 times the median.
         window: how many of the latest accepted values are looked at.
         least: no limit before so many are there.
+        refresh: accepted values between two looks at the window.
 
     Raises:
         ValueError: for an argument out of range.
     """
 
-    def __init__(self, z: float = 8.0, window: int = 128, least: int = 32) -> None:
+    def __init__(
+        self, z: float = 8.0, window: int = 128, least: int = 32, refresh: int = REFRESH
+    ) -> None:
         self.z = checks.number("spike_z", z, above=0, finite=False, remedy="inf detects no spikes")
         self.least = checks.whole("least", least, at_least=1)
         self.values: deque[float] = deque(maxlen=checks.whole("window", window, at_least=least))
+        self.refresh = refresh
         self.seen = 0
         self.limit = math.inf
         self.ordinary = 0.0
@@ -47,7 +51,7 @@ class SpikeDetector:
         """Takes a finite value of a committed step into account."""
         self.values.append(value)
         self.seen += 1
-        if self.seen >= self.least and self.seen % REFRESH == 0:
+        if self.seen >= self.least and self.seen % self.refresh == 0:
             self.limit = self._limit()
 
     def accept_all(self, values: list[float]) -> None:

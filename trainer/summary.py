@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from trainer.clipping import Clip, ClipByNorm
+from trainer.diagnostics import Diagnostics
 from trainer.guard import Guard
 from trainer.meter import NormHistory
 
@@ -34,7 +35,7 @@ class Ending:
         return cls("failed", f"{type(error).__name__}: {error}")
 
 
-def statistics(norms: NormHistory, clip: Clip, guard: Guard) -> dict[str, Any]:
+def statistics(norms: NormHistory, clip: Clip, guard: Guard, diagnostics: Diagnostics) -> dict[str, Any]:
     """What the run says of its gradients, its clipping, its refused steps, and its surroundings."""
     return {
         "grad_norm": norm_summary(norms),
@@ -45,6 +46,7 @@ def statistics(norms: NormHistory, clip: Clip, guard: Guard) -> dict[str, Any]:
             "rewound": guard.rewound,
             "causes": dict(guard.causes),
         },
+        "diagnostics": diagnostics.summary(),
         "versions": versions(),
     }
 

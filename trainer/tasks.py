@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.console import Console
 from trainer.data.tensors import Data
+from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
 from trainer.loop import Trainer
 from trainer.schedulers import Horizon
@@ -27,6 +28,7 @@ class Job:
         choices: the option chosen in each config group.
         notes: what is to be said before it starts, such as where it resumes.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
+        parts: what the config sets of each group's part, ``_target_`` included.
     """
 
     task: Any
@@ -34,7 +36,13 @@ class Job:
     data: Data
     choices: dict[str, str]
     numbers: dict[str, float]
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def run(self, folder: Path, console: Console) -> dict[str, Any]:
+        """Does it, in that folder; returns the summary."""
+        summary: dict[str, Any] = self.task.run(self, folder, console)
+        return summary
 
 
 class Train:
@@ -44,13 +52,14 @@ class Train:
         """Returns the summary, which is also in ``folder/summary.json``; the folder exists."""
         trainer, data = job.trainer, job.data
         horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-        console.start(_header(job), horizon.steps, trainer.step, horizon.per_epoch)
+        console.start(header(job), horizon.steps, trainer.step, horizon.per_epoch)
         for note in job.notes:
             console.note(note)
         board = TensorBoard(folder, trainer.step)
+        board.layout()
         try:
             summary = trainer.fit(data, folder, [console, board])
-            show_result(job, folder, board, summary)
+            show_result(job, folder, board, console, summary)
         finally:
             console.close()
             board.close()
@@ -64,11 +73,24 @@ class Train:
         return summary
 
 
-def show_result(job: Job, folder: Path, board: TensorBoard, summary: dict[str, Any]) -> None:
-    """What a run shows when it has ended: samples, and its row among others."""
+def show_result(
+    job: Job, folder: Path, board: TensorBoard, console: Console, summary: dict[str, Any]
+) -> None:
+    """What a run shows when it has ended: samples, its graph, and its row among others."""
     if summary["status"] == "completed":
         _show_samples(job, folder, board)
+        _show_graph(job, board, console)
     board.hparams(job.numbers | _parts(job), _final_validation(summary))
+
+
+def _show_graph(job: Job, board: TensorBoard, console: Console) -> None:
+    """The model's graph in TensorBoard; at the end, so that no training depends on it."""
+    batches = job.data.validation() if job.data.validates else job.data.batches(0)
+    inputs, _ = next(batches)
+    try:  # two samples at least, or BatchNorm would complain; of a single one twice the same
+        board.graph(autograd_graph(job.trainer.model, inputs[[0, -1]]))
+    except Exception as error:  # whatever a user's model does, the training is done
+        console.note(f"TensorBoard shows no graph: {error}")
 
 
 def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:
@@ -81,7 +103,8 @@ def _show_samples(job: Job, folder: Path, board: TensorBoard) -> None:
         board.images(job.trainer.step, *samples)
 
 
-def _header(job: Job) -> list[str]:
+def header(job: Job) -> list[str]:
+    """Three lines on what a job is about: what was chosen, and how large it is."""
     count = sum(parameter.numel() for parameter in job.trainer.parameters)
     what = {key: f"{key}={value}" for key, value in job.choices.items()}
     lines = [what.pop("data"), what.pop("model"), what.pop("loss"), what.pop("clip")]

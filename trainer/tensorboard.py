@@ -18,9 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
+
+from trainer.diagnostics.graph import Graph, Node
+
+LAYOUT = {
+    "Stability": {
+        "gradient norm": ["Multiline", ["grad/norm$", "grad/norm_clipped$", "grad/threshold$"]],
+        "loss": ["Multiline", ["train/loss$", "val/loss$"]],
+        "share of steps clipped": ["Multiline", ["grad/clipped$"]],
+        "updates refused": ["Multiline", ["guard/skipped$", "guard/rewound$"]],
+    }
+}
 
 
 class TensorBoard:
@@ -46,11 +59,21 @@ class TensorBoard:
         items = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._summary(step, items)
 
+    def note(self, line: str) -> None:
+        """Not here: a line is for whoever is watching."""
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """One event with every histogram, each the fields of a ``HistogramProto``."""
+        items = [
+            Summary.Value(tag=tag, histo=HistogramProto(**fields)) for tag, fields in values.items()
+        ]
+        self._summary(step, items)
+
     def images(self, step: int, inputs: Tensor, predictions: Tensor, targets: Tensor) -> None:
         """One picture: inputs over predictions over targets, each (N, C, H, W) in [0, 1]."""
         from PIL import Image
 
-        from trainer.plots import strip
+        from trainer.strip import strip
 
         pixels = strip(inputs.numpy(), predictions.numpy(), targets.numpy())
         png = io.BytesIO()
@@ -60,6 +83,25 @@ class TensorBoard:
             height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
         )
         self._summary(step, [Summary.Value(tag="val/input_prediction_target", image=image)])
+
+    def layout(self) -> None:
+        """Charts of the CUSTOM SCALARS tab: lines that are read against each other in one chart."""
+        from torch.utils.tensorboard.summary import custom_scalars
+
+        self._write(Event(wall_time=time.time(), summary=custom_scalars(LAYOUT)))
+
+    def graph(self, graph: Graph) -> None:
+        """The GRAPHS tab: what autograd recorded, in boxes by module."""
+        names = [_scoped(number, node) for number, node in enumerate(graph.nodes)]
+        inputs: dict[int, list[str]] = {}
+        for before, after in graph.edges:
+            inputs.setdefault(after, []).append(names[before])
+        nodes = [
+            NodeDef(name=name, op=node.label.rpartition(".")[2], input=inputs.get(number, []))
+            for number, (name, node) in enumerate(zip(names, graph.nodes, strict=True))
+        ]
+        content = GraphDef(node=nodes).SerializeToString()
+        self._write(Event(wall_time=time.time(), graph_def=content))
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """The run as a row of the HPARAMS tab: what was chosen, and the metrics it ended with."""
@@ -101,3 +143,9 @@ class TensorBoard:
         except OSError:
             self.file.truncate(end)
             raise
+
+
+def _scoped(number: int, node: Node) -> str:
+    """A name that TensorBoard sorts into boxes: a / between modules, and letters that it takes."""
+    path = "/".join([*filter(None, node.module.split(".")), node.label.rpartition(".")[2]])
+    return path if node.kind == "parameter" else f"{path}_{number}"

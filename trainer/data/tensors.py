@@ -83,6 +83,8 @@ class TensorData:
         self.metrics = dict(metrics or {})
         _check_samples("training", train)
         _check_samples("validation", val, may_be_empty=True)
+        if transform is None:  # else these may be filled in by it
+            _check_not_all_masked(train)
         count = len(train[0])
         self.provenance = {"train": count, "val": len(val[0]), **(provenance or {})}
         self.input_shape = tuple(train[0].shape[1:]) if input_shape is None else input_shape
@@ -176,3 +178,9 @@ def _check_samples(part: str, batch: Batch, may_be_empty: bool = False) -> None:
                 f"{part} {name}s must be finite, got {tensor.flatten()[bad[0]].item()} in sample "
                 f"{sample}, entry {entry} ({len(bad)} in all); mend or drop such samples"
             )
+
+
+def _check_not_all_masked(batch: Batch) -> None:
+    targets = batch[1] if isinstance(batch[1], tuple) else ()
+    if any(target.dtype == torch.bool and not target.any() for target in targets):
+        raise ValueError("training targets must not all be masked: no entry of their mask is True")

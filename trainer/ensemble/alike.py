@@ -73,8 +73,8 @@ def _alone(trainer: Trainer) -> str:
     parameters = [*trainer.model.parameters()]
     if trainer.forward is not trainer.model:
         return "trainer.compile=true compiles one model"
-    if trainer.gradients.shares.wanted:
-        return "trainer.gradient_shares=true asks for a backward pass of its own"
+    if trainer.gradients.detector is not None:
+        return "trainer.detect_anomaly=true looks at every operation"
     if trainer.step:
         return "it is continued from a checkpoint"
     if not parameters or any(not p.requires_grad or p.dtype != parameters[0].dtype for p in parameters):

@@ -37,7 +37,7 @@ class Member:
         self.gradients = [p.grad for p in trainer.parameters if p.grad is not None]
         whole = type(trainer.clip) in WHOLE_ROW
         self.seen = [common.stack.rows[number]] if whole else self.gradients
-        trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
+        self.step_in(trainer)
         self.validates = trainer._validate
         trainer._validate = self.validate  # type: ignore[method-assign]
 
@@ -51,11 +51,21 @@ class Member:
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
+    def step_in(self, trainer: Trainer) -> None:
+        """From now on the trainer's steps are the stack's."""
+        self.attach()
+        trainer.gradients = trainer.transaction = self  # type: ignore[assignment]
+        self.common.updates.adopt(self.number)
+
+    def step_out(self, trainer: Trainer) -> None:
+        """From now on the trainer takes its steps by itself, on its row."""
+        trainer.gradients, trainer.transaction = self.alone
+        self.common.updates.release(self.number)
+
     def leave(self, trainer: Trainer) -> None:
         """Gives the trainer back what it had, and tensors of its own."""
-        trainer.gradients, trainer.transaction = self.alone
+        self.step_out(trainer)
         del trainer._validate
-        self.common.updates.release(self.number)
         self.common.stack.release(self.number)
 
     def __call__(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer.data.tensors import Batch
+from trainer.data.tensors import Batch, each
 from trainer.ensemble.member import Member
 from trainer.ensemble.ordinary import Ordinary
 from trainer.ensemble.run import Common, Run
@@ -18,7 +18,7 @@ from trainer.ensemble.stack import Stack
 from trainer.ensemble.updates import Updates
 from trainer.ensemble.validation import evaluate_stack
 from trainer.loop import Trainer
-from trainer.rng import seed_everything
+from trainer.rng import rng_state, seed_everything, set_rng_state
 from trainer.schedulers import Horizon
 from trainer.signals import StopSignals
 from trainer.summary import Ending
@@ -79,6 +79,7 @@ class Together:
         for run in self.going.values():
             trainer = run.trainer
             trainer.record.open(run.data, run.folder, run.views, trainer.step)
+            trainer.refusals.open(run.folder, trainer.modules, trainer.guard)
             if trainer.guard.snapshot_every and not trainer.snapshots.taken:
                 trainer.snapshots.take()
         seeds = {run.trainer.seed for run in self.going.values()}
@@ -128,24 +129,46 @@ class Together:
         return joined
 
     def _step(self, batches: Sequence[Batch]) -> None:
-        stack = self.stack
+        if self.log_due and any(_looks_inside(run.trainer) for run in self.going.values()):
+            self._step_apart(batches)
+            return
+        stack, before = self.stack, torch.get_rng_state()
         stack.begin()
         means = stack(batches, self.axis)
         norms = {norm_type: stack.norms(norm_type) for norm_type in self.norm_types}
         largest = stack.largest_buffers()
-        if not self.ordinary.take(means, norms, largest):
+        if self.log_due or not self.ordinary.take(means, norms, largest):
             self.ordinary.flush()
-            common = self.common
+            common, after = self.common, torch.get_rng_state()
             common.means = {name: values.unbind() for name, values in means.items()}
             common.norms = {norm_type: values.unbind() for norm_type, values in norms.items()}
             common.largest = None if largest is None else largest.unbind()
+            torch.set_rng_state(before)  # a refused step is kept with the generators before it
             for k, run in list(self.going.items()):
-                run.trainer.log_due = self.log_due
-                try:
-                    run.trainer._step(batches)
-                except Exception as error:
-                    self._failed(k, run, error)
+                self._step_of(k, run, batches)
+            torch.set_rng_state(after)
         self.updates.apply()
+
+    def _step_apart(self, batches: Sequence[Batch]) -> None:
+        """A step that each takes wholly by itself, because something looks into the model meanwhile."""
+        self.ordinary.flush()
+        device = self._head.device
+        before = rng_state(device)
+        for k, run in list(self.going.items()):
+            set_rng_state(device, before)
+            self.members[k].step_out(run.trainer)
+            self._step_of(k, run, batches)
+            if k in self.going:
+                self.members[k].step_in(run.trainer)
+
+    def _step_of(self, k: int, run: Run, batches: Sequence[Batch]) -> None:
+        run.trainer.log_due = self.log_due
+        if self.axis is not None:
+            batches = [each(lambda values: values[k], batch) for batch in batches]
+        try:
+            run.trainer._step(batches)
+        except Exception as error:
+            self._failed(k, run, error)
 
     def _between_steps(self, batches: int, signals: StopSignals) -> None:
         for run in self.going.values():
@@ -209,6 +232,11 @@ class Together:
         self.ordinary.flush()
         self.ordinary = Ordinary(self.going, self.updates)
         self.members[k].leave(run.trainer)
+
+
+def _looks_inside(trainer: Trainer) -> bool:
+    """Whether this run samples the next step that is recorded."""
+    return trainer.diagnostics.logged % trainer.diagnostics.every == 0
 
 
 def _is_due(trainer: Trainer) -> bool:

@@ -48,7 +48,7 @@ class Updates:
     def adopt(self, member: int) -> None:
         """Takes over the moments that a member's optimizer has made in a step of its own."""
         pieces = self.pieces[member]
-        if self.kernels[member] is None or pieces is None:
+        if self.kernels[member] is None or pieces is None or self._first_moment(member) is None:
             return
         optimizer = self.trainers[member].optimizer
         for parameter, place in zip(self.stack.members[member], self.stack.places, strict=True):

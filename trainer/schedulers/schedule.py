@@ -95,6 +95,13 @@ class Schedule:
         """The learning rate stays what it is."""
         return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
 
+    @classmethod
+    def of(cls, scheduler: Schedule | LRScheduler | None, optimizer: Optimizer) -> Schedule:
+        """Whatever of these there is, as a schedule."""
+        if scheduler is None:
+            return cls.constant(optimizer)
+        return cls(scheduler) if isinstance(scheduler, LRScheduler) else scheduler
+
     def step_ended(self) -> None:
         """To be called after every optimizer step, refused or not."""
         if self.interval == "step":
