@@ -24,7 +24,16 @@ LAYERS = {
     ),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
     "loop": (1, "loop"),
-    **dict.fromkeys(("rehearsal", "tasks", "sweep", "export", "verify", "lr_find"), (2, "tasks")),
+    **dict.fromkeys(
+        ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly"), (2, "tasks")
+    ),
+    **dict.fromkeys(
+        ("ensemble", *(f"ensemble.{name}" for name in ("alike", "member", "ordinary", "run", "stack"))),
+        (2, "tasks"),
+    ),
+    **dict.fromkeys(
+        [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
+    ),
     **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
@@ -34,6 +43,7 @@ KNOW_CONFIG = {
     "train",
     "trainer.build",
     "trainer.hooks",
+    "trainer.composing",
 }  # and hydra_plugins, which is Hydra's own namespace
 HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL", "datasets"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60

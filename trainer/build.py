@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,16 @@ class BadInput(SystemExit):
     """
 
 
-def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job | Plots:
+def prepare(
+    config: DictConfig, choices: Mapping[str, str], shared: dict[str, Any] | None = None
+) -> Job | Plots:
     """Composes and rehearses all that the config names, without leaving a trace on the disk; `Plots`
     needs nothing but the run folder.
 
     Args:
         config: the job's config, without Hydra's own node.
         choices: the option chosen in each config group.
+        shared: data of earlier jobs, which this one takes if it is to have the same, or adds its own.
 
     Raises:
         BadInput: one line naming the value, the rule and the remedy.
@@ -68,7 +72,7 @@ def prepare(config: DictConfig, choices: Mapping[str, str]) -> Job | Plots:
         if isinstance(task, Plots):
             task.check(Path(config.resume))
             return task
-        job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named)
+        job = _compose(task, _ablated(config, named, choices.get("ablation", "?")), named, shared)
         seed_everything(config.seed)
         if config.get("resume"):
             _resume(job, Path(config.resume), config)
@@ -165,12 +169,17 @@ def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConf
     return ablated
 
 
-def _compose(task: Any, config: DictConfig, choices: dict[str, str]) -> Job:
+def _compose(
+    task: Any, config: DictConfig, choices: dict[str, str], shared: dict[str, Any] | None
+) -> Job:
     part = _Parts(config, choices)
     seed = checks.whole("seed", config.get("seed"), below=2**32, remedy="0 is as good as any")
     clip, loss, guard = (part(name) for name in ("clip", "loss", "guard"))
     checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
-    data = part("data", optional={"seed": seed})
+    shared = {} if shared is None or choices["fault"] != "none" else shared  # a fault may change data
+    origin = f"{seed} {OmegaConf.to_container(config.data, resolve=True)}"
+    data = shared[origin] if origin in shared else part("data", optional={"seed": seed})
+    shared[origin] = data
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
     shapes = {"input_shape": data.input_shape, "output_shape": data.output_shape}
@@ -236,8 +245,7 @@ class _Parts:
             more |= {name: optional[name] for name in targets.accepted(target, optional)}
             keywords = [str(key) for key in node if not str(key).startswith("_")]
             targets.check_keywords(target, [*keywords, *more])
-            factory = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
-            return factory(*args, **more)
+            return _factory(target, node)(*args, **more)
 
     @contextmanager
     def naming(self, group: str) -> Iterator[None]:
@@ -255,6 +263,26 @@ class _Parts:
             raise ValueError(f"{lead}{error}") from error
 
 
+def _factory(target: Callable[..., Any], node: DictConfig) -> Callable[..., Any]:
+    """The target with the node's values bound to it. Hydra makes it, which takes milliseconds; where it
+    has made one of the same target before, and there is nothing but values, they are bound here."""
+    values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    name, _ = values.pop("_target_"), values.pop("_partial_", None)
+    flat = not any(str(key).startswith("_") or _holds_dict(value) for key, value in values.items())
+    if flat and name in _made:
+        return partial(target, **values)
+    factory: Callable[..., Any] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    _made.add(name)
+    return factory
+
+
+def _holds_dict(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_dict, value)))
+
+
+_made: set[str] = set()
+
+
 def _numbers(config: DictConfig) -> dict[str, float]:
     """The numbers that runs are compared by, by their dotted keys."""
     flat: dict[str, float] = {}
@@ -267,5 +295,6 @@ def _numbers(config: DictConfig) -> dict[str, float]:
                 flat[f"{prefix}{key}"] = value
 
     compared = ("seed", "data", "model", "init", "loss", "clip", "optimizer", "scheduler")
-    walk("", OmegaConf.to_container(OmegaConf.masked_copy(config, list(compared)), resolve=True))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    walk("", {key: plain[key] for key in plain if key in compared})
     return flat

@@ -25,6 +25,7 @@ import torch
 from trainer import checks
 from trainer.hashed import write_hashed
 from trainer.plain import check_plain, look_through
+from trainer.snapshot import own
 
 MAGIC = b"TRIMTAB\n"
 VERSION = 1
@@ -168,7 +169,7 @@ class Checkpoints:
             state["checkpoints"] = self.state_dict()
         try:
             folder.mkdir(exist_ok=True)
-            save(path, state)
+            save(path, own(state))
         except OSError as error:
             raise CheckpointNotWritten(
                 f"{path} could not be written: {error.strerror}; the checkpoints before it are intact. "

@@ -160,6 +160,13 @@ class Skip:
             self._forget()
         return None
 
+    def settle_accepted(self, losses: list[float], norms: list[float], buffers: list[float]) -> None:
+        """`settle` for each of some committed steps, no more than the windows are quiet for."""
+        self.consecutive = self.spiking = 0
+        self.losses.accept_all(losses)
+        self.norms.accept_all(norms)
+        self.buffers.accept_all([value for value in buffers if value])
+
     def rewind(self) -> bool:
         """There is nothing to go back to."""
         return False

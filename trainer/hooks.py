@@ -27,12 +27,16 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
+from trainer.closing import short
+from trainer.composing import Composing
 from trainer.console import Console
+from trainer.jointly import Outcomes
 from trainer.plotting import Plots
-from trainer.resume import differing_keys, lock
+from trainer.resume import differing_keys, lock, status_of
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
-from trainer.tasks import Job
+from trainer.tasks import Job, Train
 
+MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
 MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
@@ -50,7 +54,9 @@ def run(config: DictConfig) -> Outcome:
     folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
-        if (summary := swept_before(folder)) is None:
+        if (summary := _trained.pop(folder, None)) is not None:
+            print(f"\t   {short(summary)}" if summary["objective"] else "", flush=True)
+        elif (summary := swept_before(folder)) is None:
             summary = _attempt(config, choices, folder)
         else:
             print("\t   done before, and kept", flush=True)
@@ -74,6 +80,34 @@ def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> di
         return keep_failure(folder, error)
 
 
+def is_fresh(folder: Path) -> bool:
+    """Whether a job of a sweep has not been started before."""
+    return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
+
+
+def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: Path) -> Job | None:
+    """A job of a sweep that may be trained with others, its folder locked; None for one that has to run
+    by itself, because it does something else, or cannot even be prepared."""
+    try:
+        job = _ready.pop(number, None) or prepare(config, choices)
+        if not isinstance(job, Job) or type(job.task) is not Train:
+            return None
+        _locks[folder] = lock(folder)
+        return job
+    except (Exception, SystemExit):  # `run` will meet it again, and tell
+        return None
+
+
+def trained_jointly(jobs: Mapping[int, tuple[Job, Path]], outcomes: Outcomes) -> None:
+    """Keeps what became of jobs that were trained with others until `run` is asked for them."""
+    for number, (_, folder) in jobs.items():
+        _locks.pop(folder).close()
+        if number in outcomes.errors:
+            _trained[folder.resolve()] = keep_failure(folder, outcomes.errors[number])
+        elif number in outcomes.summaries:
+            _trained[folder.resolve()] = outcomes.summaries[number]
+
+
 def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
     if summary["status"] == "interrupted":
         return 128 + signal.Signals[summary["reason"]]
@@ -86,7 +120,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
-        job_config = _without_hydra(config)
+        job_config = without_hydra(config)
         job = prepare(job_config, config.hydra.runtime.choices)
         _claim(config, resuming=bool(job_config.get("resume")))
         _prepared[OmegaConf.to_yaml(job_config)] = job
@@ -95,21 +129,29 @@ class Preflight(Callback):
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # other sweepers decide on their jobs as they go
-        _finished.clear()
+        for kept in (_finished, _ready, _trained):
+            kept.clear()
         taken: set[str] = set()
-        loader = GlobalHydra.instance().config_loader()
+        shared: dict[str, Any] = {}
+        loader: Any = GlobalHydra.instance().config_loader()
+        loader.load_sweep_config = Composing(loader.load_sweep_config)
+        keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
+        room = MOST_BYTES
         for number, overrides in enumerate(_jobs_of(config, loader)):
             job_config = loader.load_sweep_config(config, list(overrides))
             with flag_override(job_config, ["struct", "readonly"], False):
                 job_config.hydra.job.num = number
-            subdir, plain = job_config.hydra.sweep.subdir, _without_hydra(job_config)
+            subdir, plain = job_config.hydra.sweep.subdir, without_hydra(job_config)
             if subdir in taken:
                 raise BadInput(
                     f"hydra.sweep.subdir must differ from job to job, got {subdir!r} for two; "
                     "${hydra.job.num} does"
                 )
             taken.add(subdir)
-            prepare(plain, job_config.hydra.runtime.choices)
+            job = prepare(plain, job_config.hydra.runtime.choices, shared)
+            if keeps and isinstance(job, Job):
+                room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
+                _ready.update({number: job} if room > 0 else {})
             if (folder := _existing(config)) is not None:
                 _refuse_another(folder / subdir, plain)
 
@@ -184,15 +226,20 @@ def _claim(config: DictConfig, resuming: bool) -> None:
         raise BadInput(f"hydra.run.dir={folder} already holds a run; choose another or remove it")
 
 
-def _without_hydra(config: DictConfig) -> DictConfig:
-    config = copy.deepcopy(config)
-    with flag_override(config, ["struct", "readonly"], False):
-        del config["hydra"]
-    return config
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy of the config without Hydra's own node."""
+    content: dict[str, Any] = config.__dict__["_content"]  # to copy that too would take most of the time
+    hydra_node = content.pop("hydra")
+    try:
+        return copy.deepcopy(config)
+    finally:
+        content["hydra"] = hydra_node
 
 
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.
 _prepared: dict[str, Job | Plots] = {}
 _finished: list[SweptJob] = []
 _locks: dict[Path, TextIO] = {}
+_ready: dict[int, Job] = {}
+_trained: dict[Path, dict[str, Any]] = {}
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

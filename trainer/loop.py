@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainer import checks
 from trainer.checkpoint import Checkpoints
-from trainer.clipping import Clip, Clipped, NoClip, total_norm
+from trainer.clipping import Clip, Clipped, NoClip
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
@@ -194,7 +194,7 @@ class Trainer:
         self.transaction.begin()
         with self.diagnostics.forward(self.log_due):
             loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
-        norm, buffers = total_norm(gradients, self.clip.norm_type), self.transaction.largest_buffer()
+        norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
         refused = self.guard.judge(loss, norm, buffers)
         self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it

@@ -61,6 +61,13 @@ class Meter:
             )
         self.threshold = self.threshold if clip.threshold is None else clip.threshold
 
+    def add_accepted(self, rows: list[list[float]], terms: tuple[str, ...]) -> None:
+        """Committed steps, read already: loss, norm before, norm after, terms, largest buffer."""
+        for row in rows:
+            self.pending += (0.0, *row)
+        self.steps += len(rows)
+        self.terms = self.terms or terms
+
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
 

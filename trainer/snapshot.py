@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -58,17 +58,29 @@ class Snapshots:
         self.taken = list(state["taken"])
 
 
+def own(value: Any) -> Any:
+    """The state with tensors that are part of a larger one cloned: to write a view is to write all that
+    it is a view of."""
+    return _mapped(lambda t: t.clone() if t.untyped_storage().nbytes() > t.nbytes else t, value)
+
+
 def copied(value: Any) -> Any:
     """The same containers with copies of their tensors."""
     # copy.deepcopy does the same ten times slower, 1 ms for the tensors of a small network.
+    return _mapped(lambda tensor: tensor.detach().clone(), value)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return function(value)
     if isinstance(value, dict):
-        copy = type(value)((key, copied(item)) for key, item in value.items())
+        mapped = type(value)((key, _mapped(function, item)) for key, item in value.items())
         if hasattr(value, "_metadata"):  # the versions of the modules, in a module's state
-            copy._metadata = value._metadata  # type: ignore[attr-defined]
-        return copy
-    return type(value)(map(copied, value)) if isinstance(value, list | tuple) else value
+            mapped._metadata = value._metadata  # type: ignore[attr-defined]
+        return mapped
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(function, item) for item in value)
+    return value
 
 
 def size_of(value: Any) -> int:

@@ -54,6 +54,18 @@ class SpikeDetector:
         if self.seen >= self.least and self.seen % self.refresh == 0:
             self.limit = self._limit()
 
+    def accept_all(self, values: list[float]) -> None:
+        """`accept` for each in turn, of at most ``quiet`` values."""
+        self.values.extend(values)
+        self.seen += len(values)
+        if self.seen >= self.least and self.seen % REFRESH == 0:
+            self.limit = self._limit()
+
+    @property
+    def quiet(self) -> int:
+        """How many values change the limit with the last of them, at the earliest."""
+        return REFRESH - self.seen % REFRESH
+
     def forget(self) -> None:
         """Starts anew: what looked like a spike has turned out to be a new level."""
         self.values.clear()
@@ -117,12 +129,15 @@ class SpikeScore:
         line = line - line[0]  # or their squares would cancel
         # Sums over windows as differences of running sums.
         sums = np.zeros((2, len(line) + 1))
-        np.cumsum((line, line * line), axis=1, out=sums[:, 1:])
         ends = np.arange(first, len(line))
         starts = np.maximum(ends - self.window, 0)
-        mean, square = (sums[:, ends] - sums[:, starts]) / (ends - starts)
-        noise = 1e-12 * square  # a constant line has a variance of rounding errors
-        limit = mean + self.z * np.sqrt(np.maximum(square - mean * mean, noise))
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # a run that diverges has squares beyond 1e308
+            np.cumsum((line, line * line), axis=1, out=sums[:, 1:])
+            mean, square = (sums[:, ends] - sums[:, starts]) / (ends - starts)
+            noise = 1e-12 * square  # a constant line has a variance of rounding errors
+            limit = mean + self.z * np.sqrt(np.maximum(square - mean * mean, noise))
         self.spikes += int(np.count_nonzero(line[ends] > limit))
         self.judged += len(ends)
 

@@ -59,10 +59,7 @@ class Train:
         board.layout()
         try:
             summary = trainer.fit(data, folder, [console, board])
-            if summary["status"] == "completed":
-                _show_samples(job, folder, board)
-                _show_graph(job, board, console)
-            board.hparams(job.numbers | _parts(job), _final_validation(summary))
+            show_result(job, folder, board, console, summary)
         finally:
             console.close()
             board.close()
@@ -74,6 +71,16 @@ class Train:
             console.note(f"curves.png is not drawn: {error}")
         console.finish(summary, folder)
         return summary
+
+
+def show_result(
+    job: Job, folder: Path, board: TensorBoard, console: Console, summary: dict[str, Any]
+) -> None:
+    """What a run shows when it has ended: samples, its graph, and its row among others."""
+    if summary["status"] == "completed":
+        _show_samples(job, folder, board)
+        _show_graph(job, board, console)
+    board.hparams(job.numbers | _parts(job), _final_validation(summary))
 
 
 def _show_graph(job: Job, board: TensorBoard, console: Console) -> None:

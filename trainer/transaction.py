@@ -48,6 +48,10 @@ class Transaction:
         """
         return total_norm(self.watched, math.inf) if self.watched else None
 
+    def measure(self, gradients: list[Tensor], norm_type: float) -> tuple[Tensor, Tensor | None]:
+        """What the step is judged by: the norm of the gradients, and `largest_buffer`."""
+        return total_norm(gradients, norm_type), self.largest_buffer()
+
     def roll_back(self) -> None:
         """Instead of `commit`: parameters and optimizer were not touched yet, buffers are restored."""
         if self.buffers:

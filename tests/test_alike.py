@@ -1,0 +1,91 @@
+"""Which runs can be trained as one, and what is said of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from losses.combined import CombinedLoss
+from losses.cross_entropy import CrossEntropy
+from models.mlp import MLP
+from trainer.clipping import AGC, ClipByNorm
+from trainer.data.random import random_regression
+from trainer.ensemble import Run, chunked, grouped
+from trainer.ensemble import alike as alike_module
+from trainer.guard import Off
+from trainer.loop import Trainer
+
+
+def run(seed: int = 0, **changes: Any) -> Run:
+    torch.manual_seed(seed)
+    net = changes.pop("model", None) or MLP((6,), (2,), hidden=(8,), dropout=changes.pop("dropout", 0.0))
+    loss = changes.pop("loss", None) or nn.MSELoss()
+    optimizer = changes.pop("optimizer", torch.optim.Adam)(net.parameters(), 1e-3)
+    source = random_regression(64, 6, 2, val_samples=0, seed=seed, **changes.pop("data", {}))
+    return Run(Trainer(net, loss, optimizer, seed=seed, device="cpu", **changes), source)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip": ClipByNorm(3.0)},
+        {"clip": AGC()},
+        {"guard": Off()},
+        {"optimizer": torch.optim.SGD},
+        {"seed": 1},
+        {"objective": "train/loss"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_a_run_has_of_its_own_may_differ(changes: dict[str, Any]) -> None:
+    assert grouped([run(), run(**changes)]) == ([[0, 1]], {})
+
+
+def test_weights_that_a_loss_declares_may_differ_and_other_numbers_not() -> None:
+    combined = [run(loss=CombinedLoss(alpha)) for alpha in (0.1, 0.2)]
+    assert grouped(combined) == ([[0, 1]], {})
+    hubers = [run(loss=nn.HuberLoss(delta=delta)) for delta in (0.5, 1.0)]
+    assert grouped(hubers)[1] == {0: "no other job is like it", 1: "another loss.delta"}
+
+
+def test_a_run_whose_first_pass_fails_is_left_to_fail_by_itself() -> None:
+    groups, apart = grouped([run(loss=CrossEntropy()) for _ in range(2)])
+    assert groups == []
+    assert apart == dict.fromkeys((0, 1), "its first pass raises ValueError")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": MLP((6,), (2,), hidden=(9,))}, "another shape of model.layers.0.weight"),
+        ({"model": MLP((6,), (2,), hidden=(8,), activation="tanh")}, "another model.layers.1"),
+        ({"loss": nn.L1Loss()}, "another loss"),
+        ({"log_every": 7}, "another trainer.log_every"),
+        ({"max_epochs": 3}, "another trainer.limits"),
+        ({"data": {"batch_size": 16}}, "data of another batches_per_epoch"),
+        ({"detect_anomaly": True}, "trainer.detect_anomaly=true looks at every operation"),
+    ],
+)
+def test_a_run_that_is_not_like_the_others_is_named_with_the_reason(
+    changes: dict[str, Any], reason: str
+) -> None:
+    groups, apart = grouped([run(), run(**changes), run()])
+    assert groups == [[0, 2]]
+    assert list(apart) == [1]
+    assert reason in apart[1]
+
+
+def test_a_model_that_draws_needs_one_seed() -> None:
+    groups, apart = grouped([run(seed, dropout=0.5) for seed in (0, 0, 1, 1, 2)])
+    assert groups == [[0, 1], [2, 3]]
+    assert "draws numbers" in apart[4]
+
+
+def test_a_group_is_cut_to_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run() for _ in range(5)]
+    assert chunked(runs, range(5)) == [[0, 1, 2, 3, 4]]
+    monkeypatch.setattr(alike_module, "_free_memory", lambda: 4.2 * alike_module._bytes(runs[0]))
+    assert chunked(runs, range(5)) == [[0, 1], [2, 3], [4]]
