@@ -111,7 +111,7 @@ def trimtab(launcher: str, points: int, epochs: int) -> Callable[[int], float]:
     """Our sweep by one of the launchers."""
     rates, limits = swept(points)
     command = [sys.executable, str(ROOT / "train.py"), "-m", f"hydra/launcher={launcher}"]
-    command += ["experiment=seed_problem", f"trainer.max_epochs={epochs}", "scheduler=none"]
+    command += ["experiment=seed_problem", f"trainer.max_epochs={epochs}"]
     command += [f"optimizer.lr={rates}", f"clip.max_norm={limits}"]
 
     def measure(_: int) -> float:

@@ -236,7 +236,9 @@ class Together:
 
 def _looks_inside(trainer: Trainer) -> bool:
     """Whether this run samples the next step that is recorded."""
-    return trainer.diagnostics.logged % trainer.diagnostics.every == 0
+    looks = trainer.diagnostics
+    wants = (looks.layers, looks.activations, looks.parameters, looks.histograms, looks.shares)
+    return any(wants) and looks.logged % looks.every == 0
 
 
 def _is_due(trainer: Trainer) -> bool:
