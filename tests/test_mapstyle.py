@@ -114,8 +114,8 @@ class Failing(Noisy):
         return super().__getitem__(index)
 
 
-# torch raises in a signal handler, at times while Hypothesis's hook into the garbage collector runs: that
-# swallows it, and the loader finds the worker gone a little later.
+# torch raises in a signal handler, at times inside of Hypothesis's hook into the garbage collector.
+# That swallows it, and the loader finds the worker gone a little later.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("how", "told"),
