@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from benchmarks.faults.runs import STEPS, finish, prepared, same_run, start
+from benchmarks.faults.runs import finish, prepared, same_run, start
 from trainer import checkpoint
 
 
@@ -52,7 +53,8 @@ def events_full(folder: Path, rng: random.Random) -> bool:
     (path,) = (folder / "run").glob("events.*")
     steps = {Event.FromString(event).step for event in RawEventFileLoader(str(path)).Load()}
     told = out.count("TensorBoard is not written") == 1
-    return code == 0 and told and STEPS in steps and same_run(folder / "run", folder / "whole")
+    last = json.loads((folder / "run" / "summary.json").read_text(encoding="utf-8"))["steps"]
+    return code == 0 and told and last in steps and same_run(folder / "run", folder / "whole")
 
 
 def damaged(folder: Path, rng: random.Random, every: bool = False) -> bool:

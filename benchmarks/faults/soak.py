@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,12 @@ class Gauge:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
         files = len(list(Path("/proc/self/fd").iterdir()))
         self.readings.append((resident, files, threading.active_count()))
+
+    def note(self, line: str) -> None:
+        """Nobody watches."""
+
+    def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """There are none."""
 
     def close(self) -> None:
         """There is nothing to close."""
