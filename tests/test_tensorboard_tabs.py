@@ -77,7 +77,7 @@ TABS = {
     "custom_scalars": ("Stability", "gradient norm", "share of steps clipped", "updates refused"),
     "images": ("val/input_prediction_target",),
     "graphs": ("encoder", "decoder", "head"),
-    "histograms": ("weights/head",),
+    "histograms": ("gradients/decoder",),  # the first group; others are folded in
     "hparams": ("clip.max_norm", "val/psnr", "val/loss", "digits_denoise"),
 }
 
