@@ -72,7 +72,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
 
 
 TABS = {
-    "timeseries": ("5 cards", "norm_clipped", "guard", "train", "val"),
+    "timeseries": ("6 cards", "activations", "guard", "train", "val"),
     "scalars": ("grad", "train", "val"),
     "custom_scalars": ("Stability", "gradient norm", "share of steps clipped", "updates refused"),
     "images": ("val/input_prediction_target",),
