@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import trainer.build  # noqa: F401  its import adds the folder one is in to where packages are looked for
+
 ROOT = Path(__file__).parent.parent
 SMALL = ["data=random", "model=mlp", "loss=mse", "trainer.max_steps=8", "trainer.log_every=4"]
 
@@ -34,6 +36,17 @@ def one_thread() -> Iterator[None]:
     """Tests run beside others on few cores, where OpenMP's spinning threads starve each other."""
     torch.set_num_threads(1)
     return
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test imports from a folder of its own is forgotten: the next may call another the same."""
+    before, folders = set(sys.modules), str(tmp_path_factory.getbasetemp())
+    yield
+    for name in set(sys.modules) - before:
+        places = vars(sys.modules[name]).get("__path__") or [vars(sys.modules[name]).get("__file__")]
+        if any(str(place).startswith(folders) for place in places):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def test_the_file_that_was_searched_is_named() -> None:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Makes a package of one's own, importable; returns its name."""
     monkeypatch.syspath_prepend(str(tmp_path))
     name = "a_package_of_ones_own"
@@ -85,9 +84,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (tmp_path / name / "part.py").write_text(source)
         return name
 
-    yield make
-    for module in [module for module in sys.modules if module.startswith(name)]:
-        del sys.modules[module]
+    return make
 
 
 def test_a_package_of_ones_own_is_imported_on_demand(package: Callable[[str], str]) -> None:
