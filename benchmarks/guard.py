@@ -17,63 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks.step import BATCH, FEATURES, HIDDEN, NORM, RATE, SAMPLES
+from benchmarks.problems import PROBLEMS, train
 from benchmarks.timing import Bar, Entry, calibrate, interleave, median_ratio, spread, table
-from models.mlp import MLP
-from models.unet import UNet
 from trainer import checkpoint
-from trainer.clipping import ClipByNorm
-from trainer.data.digits import digits_denoise
-from trainer.data.random import random_regression
-from trainer.data.tensors import TensorData
 from trainer.guard import Guard, Off, Rewind, Skip
-from trainer.loop import Trainer
 
 GUARDS: dict[str, Callable[[], Guard]] = {"off": Off, "skip": Skip, "rewind": Rewind}
 LIMITS = {"skip": 1.02, "rewind": 1.05}
 MEGABYTES, SAVING = 50, 1.3
-
-
-def mlp_problem() -> tuple[nn.Module, TensorData]:
-    """The network and the data of `benchmarks.step`."""
-    torch.manual_seed(0)
-    data = random_regression(SAMPLES, FEATURES, 1, val_samples=0, batch_size=BATCH)
-    return MLP((FEATURES,), (1,), hidden=(HIDDEN, HIDDEN)), data
-
-
-def unet_problem() -> tuple[nn.Module, TensorData]:
-    """The U-Net and the digits of ``python train.py``, without the validation."""
-    torch.manual_seed(0)
-    data = digits_denoise()
-    data.val, data.validates = (data.val[0][:0], data.val[1][:0]), False
-    return UNet((1, 8, 8), (1, 8, 8)), data
-
-
-PROBLEMS = {"mlp": mlp_problem, "unet": unet_problem}
-
-
-def train(problem: str, guard: str, steps: int) -> float:
-    """Seconds of CPU for so many steps; a shared machine interrupts one turn more than another."""
-    model, data = PROBLEMS[problem]()
-    optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
-    trainer = Trainer(
-        model,
-        nn.MSELoss(),
-        optimizer,
-        clip=ClipByNorm(NORM),
-        guard=GUARDS[guard](),
-        max_epochs=None,
-        max_steps=steps,
-        device="cpu",
-    )
-    start = time.process_time()
-    outcome = trainer.fit(data)
-    taken = time.process_time() - start
-    if (outcome["status"], outcome["steps"], outcome["guard"]["skipped"]) != ("completed", steps, 0):
-        raise RuntimeError(f"{problem} under guard={guard} did not train as planned: {outcome}")
-    return taken
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -117,7 +69,7 @@ def compare(title: str, entries: list[Entry], bars: dict[str, Bar], rounds: int)
 
 def step_entries(problem: str, seconds: float) -> list[Entry]:
     """The three guards on one problem, all with the same number of steps."""
-    entries = [Entry(guard, partial(train, problem, guard)) for guard in GUARDS]
+    entries = [Entry(name, partial(train, problem, {"guard": make})) for name, make in GUARDS.items()]
     calibrate(entries[0], seconds, first=50)
     for entry in entries:  # a whole number of snapshots, beside the one before the first step
         entry.amount = max(100, entries[0].amount // 100 * 100)
