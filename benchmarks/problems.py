@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.step import BATCH, FEATURES, HIDDEN, NORM, RATE, SAMPLES
+from benchmarks.timing import Bar, Entry, attempt, compare
 from models.mlp import MLP
 from models.unet import UNet
 from trainer.clipping import ClipByNorm
@@ -33,25 +34,66 @@ def unet_problem() -> tuple[nn.Module, TensorData]:
 
 
 PROBLEMS = {"mlp": mlp_problem, "unet": unet_problem}
+TURN = 100  # steps: a whole number of the intervals at which snapshots and samples are taken
 
 
-def train(problem: str, parts: Mapping[str, Callable[[], Any]], steps: int) -> float:
-    """Seconds of CPU for so many steps, with new ones of these parts of a `Trainer`; a shared machine
-    interrupts one turn more than another."""
-    model, data = PROBLEMS[problem]()
-    trainer = Trainer(
-        model,
-        nn.MSELoss(),
-        torch.optim.Adam(model.parameters(), RATE, fused=True),
-        clip=ClipByNorm(NORM),
-        max_epochs=None,
-        max_steps=steps,
-        device="cpu",
-        **{name: make() for name, make in parts.items()},
-    )
-    start = time.process_time()
-    outcome = trainer.fit(data)
-    taken = time.process_time() - start
-    if (outcome["status"], outcome["steps"], outcome["guard"]["skipped"]) != ("completed", steps, 0):
-        raise RuntimeError(f"{problem} did not train as planned: {outcome}")
-    return taken
+class Lasting:
+    """A training that goes on: each call takes so many steps more and returns the seconds of CPU that
+    they took. So a turn may be short, and there may be many, which a busy machine disturbs less.
+
+    Args:
+        problem: one of `PROBLEMS`.
+        parts: of the `Trainer`.
+    """
+
+    def __init__(self, problem: str, **parts: Any) -> None:
+        model, self.data = PROBLEMS[problem]()
+        self.trainer = Trainer(
+            model,
+            nn.MSELoss(),
+            torch.optim.Adam(model.parameters(), RATE, fused=True),
+            clip=ClipByNorm(NORM),
+            max_epochs=10**6,  # each call says how many steps
+            device="cpu",
+            **parts,
+        )
+
+    def __call__(self, steps: int) -> float:
+        last = self.trainer.step + steps
+        self.trainer.limits = (None, last)
+        start = time.process_time()
+        outcome = self.trainer.fit(self.data)
+        taken = time.process_time() - start
+        if (outcome["status"], outcome["steps"], outcome["guard"]["skipped"]) != ("completed", last, 0):
+            raise RuntimeError(f"it did not train as planned: {outcome}")
+        return taken
+
+
+def overheads(
+    part: str, choices: Mapping[str, Callable[[], Any]], limits: Mapping[str, float], seconds: float
+) -> tuple[list[list[str]], bool]:
+    """Measures and prints what each choice of a part costs in a step of each problem.
+
+    Args:
+        part: an argument of `Trainer`.
+        choices: makes it; the first is what the others are compared to.
+        limits: of the ratios to the first.
+        seconds: for each problem, about.
+
+    Returns:
+        The rows of the bars, and whether anything crashed.
+    """
+    rows, crashed = [], False
+    for problem in PROBLEMS:
+        entries = [Entry(name, Lasting(problem, **{part: make()})) for name, make in choices.items()]
+        for entry in entries:
+            entry.amount = TURN
+            attempt(entry, TURN)  # warms up
+        rounds = max(9, round(seconds / sum(attempt(entry, TURN) or seconds for entry in entries)))
+        bars = {
+            name: Bar(f"{problem}: {name} / {entries[0].name}", limit, at_least=False)
+            for name, limit in limits.items()
+        }
+        rows += compare(f"step of {problem}", entries, bars, rounds)
+        crashed |= any(entry.crash for entry in entries)
+    return rows, crashed

@@ -80,15 +80,21 @@ class SpikeDetector:
         self.ordinary = state["ordinary"]
 
     def _limit(self) -> float:
-        values = np.array(self.values)
-        if values.min() <= 0 or math.isinf(self.z):
+        values = np.sort(np.fromiter(self.values, float, len(self.values)))
+        if values[0] <= 0 or math.isinf(self.z):
             return math.inf
         logs = np.log(values)
-        middle = np.median(logs)
-        sigma = 1.4826 * np.median(np.abs(logs - middle))
-        exponent = float(middle + self.z * max(sigma, LEAST_SIGMA))
+        middle = _median(logs)
+        sigma = 1.4826 * _median(np.sort(np.abs(logs - middle)))
+        exponent = middle + self.z * max(sigma, LEAST_SIGMA)
         self.ordinary = self.ordinary or math.exp(middle)
         return max(self.ordinary, math.exp(exponent)) if exponent < 700 else math.inf
+
+
+def _median(ordered: NDArray[np.float64]) -> float:
+    """Of values in ascending order; `numpy.median` takes ten times as long for a hundred."""
+    half = len(ordered) // 2
+    return float(ordered[half] + ordered[~half]) / 2
 
 
 class SpikeScore:
