@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, SMALL, Outcome
 
 from trainer import checkpoint
+from trainer.plots import draw_curves
 
 Command = Callable[..., Outcome]
 
@@ -24,7 +25,10 @@ def read(folder: Path) -> tuple[list[dict[str, float]], dict[str, object]]:
     return [json.loads(line) for line in lines], json.loads((folder / "summary.json").read_text())
 
 
-def test_a_run_leaves_the_folder_that_scripts_rely_on(command: Command) -> None:
+def test_a_run_leaves_the_folder_that_scripts_rely_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.plots.draw_curves", draw_curves)
     outcome = command(*SMALL)
     assert outcome.code == 0
     (folder,) = outcome.run_folders

@@ -61,8 +61,8 @@ def cut(folder: Path, step: int) -> None:
 
 @pytest.mark.parametrize("extra", [[], ["guard=rewind"], ["clip=value", "trainer.accumulate=2"]])
 def test_a_resumed_run_ends_bit_for_bit_where_it_would_have(command: Command, extra: list[str]) -> None:
-    for name in ("whole", "killed"):
-        assert command(*RUN, *SAVES, *extra, f"hydra.run.dir={name}").code == 0
+    assert command(*RUN, *SAVES, *extra, "hydra.run.dir=killed").code == 0
+    shutil.copytree("killed", "whole")
     cut(Path("killed"), 40)
     outcome = command("resume=killed")
     assert outcome.code == 0, outcome.err
@@ -124,14 +124,23 @@ def dying(at: int) -> None:
     Path.replace = instead_of(Path.replace)  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    process = forked(*RUN, *SAVES, f"hydra.run.dir={folder}")
+    process.join()
+    assert process.exitcode == 0
+    return folder
+
+
 @pytest.mark.parametrize("at", range(1, 6))
-def test_a_kill_inside_a_save_loses_nothing(at: int, command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=whole").code == 0
+def test_a_kill_inside_a_save_loses_nothing(at: int, command: Command, whole: Path) -> None:
     process = forked(*RUN, *SAVES, "hydra.run.dir=killed", before=partial(dying, at))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert command("resume=killed").code == 0
-    assert_identical(Path("killed"), Path("whole"))
+    assert_identical(Path("killed"), whole)
 
 
 def damage(path: Path, how: str) -> None:
@@ -146,8 +155,8 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(
     command: Command, how: str
 ) -> None:
-    for name in ("whole", "killed"):
-        assert command(*RUN, *SAVES, f"hydra.run.dir={name}").code == 0
+    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
+    shutil.copytree("killed", "whole")
     cut(Path("killed"), 50)
     damage(newest(Path("killed")), how)
     outcome = command("resume=killed")

@@ -92,7 +92,7 @@ def test_failed_jobs_are_tried_again_and_the_others_kept(command: Command, faili
 
 
 def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp_path: Path) -> None:
-    arguments = ["-m", *RUN, *SAVES, "trainer.max_steps=150", "clip.max_norm=0.1,1,10"]
+    arguments = ["-m", *RUN, *SAVES, "trainer.max_steps=150", "clip.max_norm=0.1,10"]
     assert command(*arguments).code == 0
     whole = sweep_folder().rename("whole")
     shutil.rmtree("outputs")
@@ -109,9 +109,9 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp
     first = (sweep_folder() / "0" / "metrics.jsonl").stat().st_mtime_ns
     outcome = command(*arguments, "resume=auto")
     assert outcome.code == 0
-    assert outcome.out.count("resumed at step") + outcome.out.count("done before") >= 2
+    assert outcome.out.count("done before, and kept") == outcome.out.count("resumed at step") == 1
     assert (sweep_folder() / "0" / "metrics.jsonl").stat().st_mtime_ns == first
-    for number in "012":
+    for number in "01":
         records = [(f / number / "metrics.jsonl").read_bytes() for f in (sweep_folder(), whole)]
         assert records[0] == records[1]
     assert command(*arguments, "resume=auto").code == 0  # that one is finished: a new one
