@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ import pytest
 import torch
 import yaml
 from conftest import Outcome
+from processes import forked, wait_for
 
-import train
 from trainer import checkpoint
 from trainer.resume import CannotResume, expand, lock, overrides_of
 
@@ -76,7 +73,7 @@ def test_every_step_is_in_the_record_once_after_several_kills(command: Command, 
     arguments = [*long, "hydra.run.dir=killed"]
     for _ in range(2):
         run = forked(*arguments)
-        wait_for(tmp_path / "killed" / "checkpoints", run)
+        wait_for((tmp_path / "killed" / "checkpoints").exists, run)
         time.sleep(kills.random() / 2)
         run.kill()
         run.join()
@@ -87,25 +84,6 @@ def test_every_step_is_in_the_record_once_after_several_kills(command: Command, 
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
-
-
-def forked(*arguments: str, before: Callable[[], None] = lambda: None) -> BaseProcess:
-    """The command in a process of its own that need not import torch again: fork takes it along."""
-
-    def run() -> None:
-        before()
-        sys.argv = ["train.py", *arguments]
-        os._exit(train.main())
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    return process
-
-
-def wait_for(path: Path, run: BaseProcess) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists() and run.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def dying(at: int) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Outcome
+from conftest import Outcome
+from processes import forked, wait_for
 
 from trainer.sweep import SweptJob, close_sweep, swept_before
 
@@ -96,16 +94,11 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp
     assert command(*arguments).code == 0
     whole = sweep_folder().rename("whole")
     shutil.rmtree("outputs")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    while not list(tmp_path.glob("outputs/sweeps/*/1/checkpoints/*.ckpt")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = forked(*arguments)
+    wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/1/checkpoints/*.ckpt")), process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     first = (sweep_folder() / "0" / "metrics.jsonl").stat().st_mtime_ns
     outcome = command(*arguments, "resume=auto")
     assert outcome.code == 0
