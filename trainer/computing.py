@@ -33,6 +33,7 @@ def check_together(compile: bool | str, precision: str, detect_anomaly: bool) ->
 
 def computed(
     model: nn.Module,
+    optimizer: Optimizer,
     compile: bool | str = False,
     checkpoint_activations: bool = False,
     channels_last: bool = False,
@@ -41,6 +42,7 @@ def computed(
 
     Args:
         model: on its device; it is changed where activations are not kept, and in the layout.
+        optimizer: over its parameters; some have a state from the start.
         compile: True for "inductor", which makes code for the device; "aot_eager" traces and
             differentiates the model ahead and needs no compiler, but is no faster. Each shape of input
             is compiled for itself: what is computed would else depend on which shape came first, and a
@@ -59,6 +61,7 @@ def computed(
         _check_compiler(backend, device)
     if channels_last:
         _to_channels_last(model)
+        follow_layout(optimizer)
     if checkpoint_activations:
         recompute(model)
     if backend is False:

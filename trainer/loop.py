@@ -113,33 +113,28 @@ class Trainer:
         Horizon.of(1, 1, *self.limits)
         self.runs_ahead = self.device.type != "cpu"  # of the host, until it reads a step's numbers
         self.model = model.to(self.device, self.precision.dtype)
-        self.forward = computed(self.model, compile, checkpoint_activations, channels_last)
+        self.forward = computed(model, optimizer, compile, checkpoint_activations, channels_last)
         self.loss = loss.to(self.device, self.precision.dtype) if isinstance(loss, nn.Module) else loss
         self.optimizer = optimizer
-        follow_layout(optimizer)  # some make their state at once
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.clip: Clip = clip or NoClip()
         if hasattr(self.clip, "bind"):
             self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
-        self.scaler = Scaler.of(precision, self.device)
+        self.scaler = scaler = Scaler.of(precision, self.device)
         self.schedule = Schedule.of(scheduler, optimizer)
-        self.checkpoints = checkpoints or Checkpoints()
-        self.record = Record(objective)
-        parts = {"model": self.model, "loss": loss}
-        self.modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        self.checkpoints, self.record = checkpoints or Checkpoints(), Record(objective)
+        self.modules = {n: m for n, m in (("model", model), ("loss", loss)) if isinstance(m, nn.Module)}
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.refusals = refusals or Refusals()
-        decide = (self.guard, self.snapshots, self.schedule, optimizer, self.refusals, self.scaler)
-        self.ledger = Ledger(*decide)
+        self.ledger = Ledger(self.guard, self.snapshots, self.schedule, optimizer, self.refusals, scaler)
         self.meter, self.norms = self.ledger.meter, self.ledger.norms
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
         self.diagnostics.bind(self.model, loss, self.parameters, bool(compile))
-        detector = Detector(self.model, loss) if detect_anomaly else None
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
-        self.gradients = Gradients(*step, detector, self.scaler)
+        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None, scaler)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None

@@ -41,6 +41,11 @@ def recompute(model: nn.Module) -> None:
         )
 
 
+def recomputes(model: nn.Module) -> bool:
+    """Whether `recompute` was called on the model."""
+    return any("forward" in vars(module) for module in model.modules())
+
+
 def _replaced(module: nn.Module) -> int:
     """How many blocks there are in it; their forward is another from now on."""
     if next(module.parameters(), None) is None:

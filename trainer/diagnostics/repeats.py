@@ -31,6 +31,7 @@ from trainer.schedulers import Schedule
 
 STEPS = 3
 SEED = 0
+PLAIN = "a state may hold tensors, numbers, texts, lists and dicts"
 
 
 def check_determinism(
@@ -126,20 +127,16 @@ def check_resume(
     with keeping(clip, scheduler), scratch(model, loss, optimizer=optimizer):
         seed_everything(SEED)
         steps, later = Steps(*things, **settings), Steps(*things, **settings)
-        if steps.scaler is not None:
-            parts["scaler"] = steps.scaler
+        parts |= steps.more
         for _ in range(STEPS):
             steps(copied(batch))
         try:
             loaded = _through_a_file(parts, device_of(model))
         except TypeError as error:
-            cause = "a state may hold tensors, numbers, texts, lists and dicts"
-            return Check("resume", failures=(Failure("checkpoint", str(error), "plain data", cause),))
+            return Check("resume", failures=(Failure("checkpoint", str(error), "plain data", PLAIN),))
         one = _two_steps(steps, batch, *things)
         steps(copied(batch))
-        if later.scaler is not None:
-            parts["scaler"] = later.scaler
-        for name, part in parts.items():
+        for name, part in (parts | later.more).items():
             part.load_state_dict(loaded[name])
         set_rng_state(device_of(model), loaded["rng"])
         other = _two_steps(later, batch, *things)

@@ -43,6 +43,7 @@ class Steps:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         device = device_of(model)
         self.scaler = Scaler.of(precision, device)
+        self.more = {} if self.scaler is None else {"scaler": self.scaler}  # that has a state
         format = Precision(precision, device)
         self.gradients = Gradients(model, loss, self.parameters, format, scaler=self.scaler)
         self.found: list[Tensor] = []
