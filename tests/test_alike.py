@@ -67,6 +67,10 @@ def test_a_run_whose_first_pass_fails_is_left_to_fail_by_itself() -> None:
         ({"max_epochs": 3}, "another trainer.limits"),
         ({"data": {"batch_size": 16}}, "data of another batches_per_epoch"),
         ({"detect_anomaly": True}, "trainer.detect_anomaly=true looks at every operation"),
+        ({"precision": "bf16"}, "another trainer.precision"),
+        ({"precision": "fp16"}, "trainer.precision=fp16 finds a loss scale for one model"),
+        ({"compile": "aot_eager"}, "trainer.compile compiles one model"),
+        ({"checkpoint_activations": True}, "trainer.checkpoint_activations=true computes one model"),
     ],
 )
 def test_a_run_that_is_not_like_the_others_is_named_with_the_reason(
@@ -76,6 +80,15 @@ def test_a_run_that_is_not_like_the_others_is_named_with_the_reason(
     assert groups == [[0, 2]]
     assert list(apart) == [1]
     assert reason in apart[1]
+
+
+def test_images_laid_out_channels_last_are_not_stacked() -> None:
+    def member() -> Run:
+        net = nn.Sequential(nn.Unflatten(1, (6, 1, 1)), nn.Conv2d(6, 4, 3, padding=1), nn.Flatten())
+        return run(model=nn.Sequential(net, nn.Linear(4, 2)), channels_last=True)
+
+    reason = "trainer.channels_last=true lays out one model"
+    assert grouped([member(), member()]) == ([], dict.fromkeys((0, 1), reason))
 
 
 def test_a_model_that_draws_needs_one_seed() -> None:

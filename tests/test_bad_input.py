@@ -41,7 +41,7 @@ LINES = {
     "trainer.accumulate=0": "trainer.accumulate must be a whole number >= 1, got 0",
     "trainer.device=cuda:99": "trainer.device must be one this machine has, got 'cuda:99'",
     "trainer.device=tpu": "trainer.device must be auto, cpu, cuda or cuda:<n>, got 'tpu'",
-    "trainer.precision=fp8": "trainer.precision must be one of fp64, fp32, bf16, got 'fp8'",
+    "trainer.precision=fp8": "trainer.precision must be one of fp64, fp32, bf16, fp16, got 'fp8'",
     "loss=combined loss.alpha=-1": "loss.alpha must be a finite number >= 0, got -1",
     "loss=combined loss.alpha=nan": "loss.alpha must be a finite number >= 0, got nan",
     "loss=combined loss.alpha=0 loss.beta=0 loss.gamma=0": "must not all be 0",

@@ -223,7 +223,7 @@ def test_any_torch_scheduler_is_taken_as_it_is() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.125
 
 
-@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "fp16"])
 def test_each_precision_trains_and_keeps_its_parameters(precision: str) -> None:
     model = linear()
     summary = trainer(model, precision=precision, max_epochs=40).fit(data())

@@ -14,6 +14,7 @@ FORMATS = {
     "fp64": (torch.float64, torch.float64),
     "fp32": (torch.float32, torch.float32),
     "bf16": (torch.float32, torch.bfloat16),
+    "fp16": (torch.float32, torch.float16),
 }
 
 

@@ -48,7 +48,7 @@ def refusal(rehearsed: Trainer, source: TensorData) -> str:
 
 
 @pytest.mark.parametrize("loss", [nn.MSELoss(), CombinedLoss()])
-@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("val", [None, batch(3, 1, samples=0)], ids=["validated", "not validated"])
 def test_parts_that_fit_pass(loss: nn.Module, precision: str, val: Batch | None) -> None:
     source = data(batch(3, 1), val, psnr=Metric(psnr, True))
@@ -107,7 +107,7 @@ def text(length: int = 4, vocabulary: int = 7) -> Batch:
     return tokens, tokens.roll(-1, 1)
 
 
-@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "fp16"])
 def test_logits_for_every_token_fit_a_label_for_every_token(precision: str) -> None:
     rehearsed = trainer(NextToken(7), nn.CrossEntropyLoss(), precision=precision)
     rehearse(

@@ -56,6 +56,9 @@ def facts(summary: Mapping[str, Any]) -> Table:
         table.add_row("warnings", Text(f"{count(warnings, 'layer')} left its past before the loss did"))
     if guard.get("skipped") or guard.get("rewound"):
         table.add_row("guard", Text(_guarded(guard), "yellow"))
+    if scaler := summary.get("scaler"):
+        style = "yellow" if scaler["overflows"] else ""
+        table.add_row("loss scale", Text(_scaled(scaler), style))
     status, seconds = str(summary.get("status", "ended")), summary.get("seconds")
     minutes = f" ({clock(seconds)})" if is_number(seconds) and seconds >= 100 else ""
     line = f": {count(summary.get('steps'), 'step')}, {count(summary.get('epochs'), 'epoch')}"
@@ -79,6 +82,11 @@ def _clipping(clip: Mapping[str, Any]) -> str:
     at = f" at {limit:g}" if is_number(limit) else ""
     p90 = f" (p90 of the norms {number(suggested, 3)})" if is_number(suggested) else ""
     return f"{clip.get('mode')}{at} bound on {percent(clip.get('fraction'))} of steps{p90}"
+
+
+def _scaled(scaler: Mapping[str, Any]) -> str:
+    refused = count(scaler["overflows"], "update")
+    return f"{number(scaler['scale'])} at the end, {refused} skipped because float16 overflowed"
 
 
 def _guarded(guard: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from trainer.data.tensors import Batch
 from trainer.diagnostics.anomaly import Detector
 from trainer.evaluation import Loss, split_loss
 from trainer.precision import Precision
+from trainer.scaler import Scaler
 from trainer.shares import Shares
 from trainer.shortcuts import backward
 
@@ -24,6 +25,7 @@ class Gradients:
         precision: in which the forward pass runs.
         with_shares: whether `shares` is to take in what each term of the loss adds to the gradient.
         detector: looks at every operation, and is slow; None for none.
+        scaler: of a precision that needs one; None for none.
 
     Raises:
         Anomaly: in a call, where there is a detector and loss or gradient are not finite.
@@ -37,11 +39,12 @@ class Gradients:
         precision: Precision,
         with_shares: bool = False,
         detector: Detector | None = None,
+        scaler: Scaler | None = None,
     ) -> None:
         self.forward, self.loss, self.precision = forward, loss, precision
         self.parameters = parameters
         self.shares = Shares(parameters, with_shares)
-        self.detector = detector
+        self.detector, self.scaler = detector, scaler
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
@@ -70,15 +73,18 @@ class Gradients:
         for inputs, targets in batches:
             with self.precision.autocast():
                 loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+            scaled = loss if self.scaler is None else self.scaler.up(loss)
             if log_due and self.shares.wanted:
-                self.shares.add(loss, terms, len(inputs) / samples)
+                self.shares.add(scaled, terms, len(inputs) / samples)
             values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
             if len(batches) == 1:  # multiplying by one would cost every step two kernels
-                backward(loss)
+                backward(scaled)
                 means = values
             else:
                 share = len(inputs) / samples
-                backward(loss * share)
+                backward(scaled * share)
                 means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.scaler is not None:
+            self.scaler.down(gradients)
         return means.pop(""), means, gradients

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
-from trainer.computing import check_together, computed
+from trainer.computing import check_together, computed, follow_layout
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
@@ -28,6 +28,7 @@ from trainer.precision import Precision, pick_device
 from trainer.record import Record, View
 from trainer.refusals import Refusals
 from trainer.rng import rng_state, set_rng_state
+from trainer.scaler import Scaler
 from trainer.schedulers import Horizon, Schedule
 from trainer.signals import StopSignals
 from trainer.snapshot import Snapshots
@@ -43,9 +44,9 @@ class Trainer:
         for epoch in epochs:
             for batches in the epoch's order:        # a pure function of (seed, epoch, step)
                 copy the buffers aside
-                forward, backward                    # `accumulate` batches
+                forward, backward, unscale           # `accumulate` batches
                 measure the gradient norm            # before anything touches the gradients
-                judge                                # guard: is this step to happen?
+                judge                                # scaler and guard: is this step to happen?
                 clip, commit                         # or roll back: not a bit has changed
                 schedule                             # where it moves by steps
                 note loss and norms                  # as tensors, read every `log_every` steps
@@ -66,8 +67,10 @@ class Trainer:
         log_every: steps between two lines of the record, >= 1.
         accumulate: batches per optimizer step, >= 1.
         device: "auto", "cpu", "cuda" or "cuda:<n>".
-        precision: "fp64", "fp32" or "bf16".
-        compile: run the model through `torch.compile`.
+        precision: "fp64", "fp32", "bf16" or "fp16"; the last two are autocast, see `trainer.precision`.
+        compile: run the model through `torch.compile`; a text names its backend, see `computed`.
+        checkpoint_activations: compute them again on the way back instead of keeping them.
+        channels_last: lay images out so that the channels of a pixel lie together.
         detect_anomaly: look at every operation, slowly; a NaN or inf ends the run, its origin named.
         refusals: which refused steps to keep in the run folder; None is `Refusals()`.
         diagnostics: what to measure inside the model; None is nothing.
@@ -94,11 +97,13 @@ class Trainer:
         accumulate: int = 1,
         device: str = "auto",
         precision: str = "fp32",
-        compile: bool = False,
+        compile: bool | str = False,
+        checkpoint_activations: bool = False,
+        channels_last: bool = False,
         detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
-        check_together(compile, detect_anomaly)
+        check_together(compile, precision, detect_anomaly)
         self.device = pick_device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
@@ -108,7 +113,7 @@ class Trainer:
         Horizon.of(1, 1, *self.limits)
         self.runs_ahead = self.device.type != "cpu"  # of the host, until it reads a step's numbers
         self.model = model.to(self.device, self.precision.dtype)
-        self.forward = computed(self.model, compile)
+        self.forward = computed(model, optimizer, compile, checkpoint_activations, channels_last)
         self.loss = loss.to(self.device, self.precision.dtype) if isinstance(loss, nn.Module) else loss
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -116,21 +121,20 @@ class Trainer:
         if hasattr(self.clip, "bind"):
             self.clip.bind(self.model, optimizer)
         self.guard: Guard = guard or Skip()
+        self.scaler = scaler = Scaler.of(precision, self.device)
         self.schedule = Schedule.of(scheduler, optimizer)
-        self.checkpoints = checkpoints or Checkpoints()
-        self.record = Record(objective)
-        parts = {"model": self.model, "loss": loss}
-        self.modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        self.checkpoints, self.record = checkpoints or Checkpoints(), Record(objective)
+        self.modules = {n: m for n, m in (("model", model), ("loss", loss)) if isinstance(m, nn.Module)}
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
         self.refusals = refusals or Refusals()
-        self.ledger = Ledger(self.guard, self.snapshots, self.schedule, optimizer, self.refusals)
+        self.ledger = Ledger(self.guard, self.snapshots, self.schedule, optimizer, self.refusals, scaler)
         self.meter, self.norms = self.ledger.meter, self.ledger.norms
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
-        self.diagnostics.bind(self.model, loss, self.parameters, compile)
+        self.diagnostics.bind(self.model, loss, self.parameters, bool(compile))
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
-        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None)
+        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None, scaler)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -195,7 +199,7 @@ class Trainer:
         with self.diagnostics.forward(self.log_due):
             loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
         norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
-        refused = self.guard.judge(loss, norm, buffers)
+        refused = self.ledger.judge(loss, norm, buffers)
         self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
             clipped = self.clip(gradients, norm.masked_fill(refused, math.nan))
@@ -220,8 +224,7 @@ class Trainer:
         if self.log_due or saves or remembers or self.ending:
             self.ending = self.ledger.read(self.runs_ahead, self.ending)
         if self.log_due or self.ending:
-            values = self.meter.interval() | {"lr": self.optimizer.param_groups[0]["lr"]}
-            values |= {"guard/skipped": self.guard.skipped, "guard/rewound": self.guard.rewound}
+            values = self.meter.interval() | self.ledger.standing()
             values |= self.gradients.shares.read()
             values |= self.diagnostics.read(self.step, values, self.record)
         if (epoch_ends or self.step == horizon.steps) and not self.ending:
@@ -259,7 +262,7 @@ class Trainer:
         summary = {
             **ending.summary(self.step, self.epoch + (self.batch > 0), seconds, steps),
             **self.record.summary(diverged=ending.status == "diverged"),
-            **statistics(self.norms, self.clip, self.guard, self.diagnostics),
+            **statistics(self.norms, self.clip, self.guard, self.diagnostics, self.scaler),
             "seed": self.seed,
         }
         self.refusals.close()
@@ -282,6 +285,7 @@ class Trainer:
         """
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
+        follow_layout(self.optimizer)
         vars(self).update({name: state["counters"][name] for name in ("step", "epoch", "batch")})
         set_rng_state(self.device, state["rng"])
 

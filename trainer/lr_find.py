@@ -57,7 +57,7 @@ class LrFind:
             max_lr=self.max_lr,
             steps=self.steps,
             accumulate=trainer.accumulate,
-            precision="bf16" if trainer.precision.autocasts else "fp32",
+            precision=trainer.precision.name,
             seed=trainer.seed,
         )
         group = trainer.optimizer.param_groups[0]

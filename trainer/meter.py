@@ -37,12 +37,12 @@ class Meter:
         loss: Tensor,
         norm: Tensor,
         clip: Clipped,
-        refused: Tensor | bool,
+        refused: Tensor | float,
         terms: Mapping[str, Tensor],
         buffers: Tensor | None = None,
     ) -> None:
-        """One step: loss, gradient norm before clipping, what the clip did, the verdict, the terms, the
-        largest buffer."""
+        """One step: loss, gradient norm before clipping, what the clip did, the verdict (0 is a commit),
+        the terms, the largest buffer."""
         after: Tensor | float = norm if clip.norm is None else clip.norm
         if isinstance(clip.coefficient, float):  # read now: a float needs no kernel to multiply
             after = norm.item() * clip.coefficient

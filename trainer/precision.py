@@ -8,7 +8,8 @@ import torch
 
 from trainer import checks
 
-PRECISIONS = ("fp64", "fp32", "bf16")
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,11 +37,11 @@ def pick_device(name: str) -> torch.device:
 class Precision:
     """What numbers are stored and computed in.
 
-    fp64 and fp32 store and compute in that format; bf16 stores parameters in float32 and computes the
-    forward pass under autocast.
+    fp64 and fp32 store and compute in that format; bf16 and fp16 store parameters in float32 and compute
+    the forward pass under autocast. fp16 needs a `trainer.scaler.Scaler` for the way back.
 
     Args:
-        name: one of fp64, fp32, bf16.
+        name: one of fp64, fp32, bf16, fp16.
         device: where the run takes place.
 
     Raises:
@@ -48,13 +49,13 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        checks.choice("precision", name, PRECISIONS)
+        self.name = checks.choice("precision", name, PRECISIONS)
         self.dtype = torch.float64 if name == "fp64" else torch.float32
         self.device = device
-        self.autocasts = name == "bf16"
+        self.autocasts = name in AUTOCAST
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass."""
         if not self.autocasts:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.name])

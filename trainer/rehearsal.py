@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.data.tensors import Data, Targets, each
 from trainer.evaluation import Loss, evaluating, split_loss, wide
@@ -33,6 +34,8 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     data = data.to(trainer.device, trainer.precision.dtype)
     generators = rng_state(trainer.device)
     try:
+        if trainer.precision.autocasts:
+            _rehearse_precision(trainer, data, names)
         with evaluating(trainer.model, trainer.loss):
             for batches in (data.batches(0), data.validation()):
                 for inputs, targets in islice(batches, 1):
@@ -40,6 +43,33 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
         _rehearse_last_batch(trainer, data, names)
     finally:
         set_rng_state(trainer.device, generators)
+
+
+def _rehearse_precision(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
+    """Not every device has every operation in every format, and its way back: are there two samples
+    that can be trained on in float32 only?"""
+    inputs, targets = each(itemgetter(slice(2)), next(data.batches(0)))
+    trained = [parameter for parameter in trainer.parameters if parameter.requires_grad]
+
+    def there_and_back(context: AbstractContextManager[object]) -> None:
+        with torch.enable_grad(), context:
+            total, _ = split_loss(trainer.loss(trainer.model(inputs), targets))
+        torch.autograd.grad(total, trained, allow_unused=True)
+
+    with evaluating(trainer.model, trainer.loss):
+        for module in trainer.model.modules():
+            module.training = isinstance(module, nn.RNNBase)  # cuDNN has no way back for others
+        try:
+            there_and_back(trainer.precision.autocast())
+        except Exception as error:
+            try:
+                there_and_back(nullcontext())
+            except Exception:
+                return  # not for the format, then; it will fail again
+            raise ValueError(
+                f"trainer.precision={trainer.precision.name} must be one that {names['model']} can be "
+                f"computed in on {trainer.device}: {_line(error)}; use trainer.precision=fp32"
+            ) from error
 
 
 def _rehearse(

@@ -12,6 +12,7 @@ from trainer.clipping import Clip, ClipByNorm
 from trainer.diagnostics import Diagnostics
 from trainer.guard import Guard
 from trainer.meter import NormHistory
+from trainer.scaler import Scaler
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,11 @@ class Ending:
         return {"status": self.status, "reason": self.reason, "steps": steps, "epochs": epochs, **speed}
 
 
-def statistics(norms: NormHistory, clip: Clip, guard: Guard, diagnostics: Diagnostics) -> dict[str, Any]:
+def statistics(
+    norms: NormHistory, clip: Clip, guard: Guard, diagnostics: Diagnostics, scaler: Scaler | None = None
+) -> dict[str, Any]:
     """What the run says of its gradients, its clipping, its refused steps, and its surroundings."""
+    scaled = {} if scaler is None else {"scaler": scaler.state_dict()}
     return {
         "grad_norm": norm_summary(norms),
         "spikes": {name: score.share for name, score in norms.spikes.items()},
@@ -58,6 +62,7 @@ def statistics(norms: NormHistory, clip: Clip, guard: Guard, diagnostics: Diagno
             "rewound": guard.rewound,
             "causes": dict(guard.causes),
         },
+        **scaled,
         "diagnostics": diagnostics.summary(),
         "versions": versions(),
     }

@@ -31,7 +31,7 @@ LAYOUT = {
         "gradient norm": ["Multiline", ["grad/norm$", "grad/norm_clipped$", "grad/threshold$"]],
         "loss": ["Multiline", ["train/loss$", "val/loss$"]],
         "share of steps clipped": ["Multiline", ["grad/clipped$"]],
-        "updates refused": ["Multiline", ["guard/skipped$", "guard/rewound$"]],
+        "updates refused": ["Multiline", ["guard/skipped$", "guard/rewound$", "scaler/overflows$"]],
     }
 }
 

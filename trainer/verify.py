@@ -73,8 +73,7 @@ class Verify:
             model.train()
         batch = self._batch(job)
         parts = (model, loss, optimizer, batch)
-        precision = "bf16" if trainer.precision.autocasts else "fp32"
-        as_trained: dict[str, Any] = {"clip": trainer.clip, "precision": precision}
+        as_trained: dict[str, Any] = {"clip": trainer.clip, "precision": trainer.precision.name}
         fineness: dict[str, Any] = {"coordinates": self.coordinates, "tolerance": self.tolerance}
         every: dict[str, Callable[[], Check]] = {
             "purity": lambda: diagnostics.check_purity(model, loss, batch),

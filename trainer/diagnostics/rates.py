@@ -78,7 +78,7 @@ def find_rate(
         max_lr: the last; > min_lr.
         steps: optimizer steps, >= 10.
         accumulate: batches per step, >= 1.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
         seed: of dropout.
 
     Returns:

@@ -31,6 +31,7 @@ from trainer.schedulers import Schedule
 
 STEPS = 3
 SEED = 0
+PLAIN = "a state may hold tensors, numbers, texts, lists and dicts"
 
 
 def check_determinism(
@@ -52,7 +53,7 @@ def check_determinism(
         optimizer: over their parameters.
         batch: a few samples, (inputs, targets).
         clip: a mode of `trainer.clipping`, bound if it wants to be; None for none.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
 
     Returns:
         The check; its figure is the largest difference. Nothing has changed.
@@ -107,7 +108,7 @@ def check_resume(
         batch: a few samples, (inputs, targets).
         clip: a mode of `trainer.clipping`, bound if it wants to be; None for none.
         scheduler: moved after each step if it goes by steps; None for none.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
 
     Returns:
         The check; its figure is the largest difference. Nothing has changed.
@@ -125,20 +126,20 @@ def check_resume(
     things = (model, loss, optimizer)
     with keeping(clip, scheduler), scratch(model, loss, optimizer=optimizer):
         seed_everything(SEED)
-        steps = Steps(*things, **settings)
+        steps, later = Steps(*things, **settings), Steps(*things, **settings)
+        parts |= steps.more
         for _ in range(STEPS):
             steps(copied(batch))
         try:
             loaded = _through_a_file(parts, device_of(model))
         except TypeError as error:
-            cause = "a state may hold tensors, numbers, texts, lists and dicts"
-            return Check("resume", failures=(Failure("checkpoint", str(error), "plain data", cause),))
+            return Check("resume", failures=(Failure("checkpoint", str(error), "plain data", PLAIN),))
         one = _two_steps(steps, batch, *things)
         steps(copied(batch))
-        for name, part in parts.items():
+        for name, part in (parts | later.more).items():
             part.load_state_dict(loaded[name])
         set_rng_state(device_of(model), loaded["rng"])
-        other = _two_steps(Steps(*things, **settings), batch, *things)
+        other = _two_steps(later, batch, *things)
     cause = "a part keeps something that is in no state_dict: make it a buffer, or save it too"
     failures = _differing(other, one, "as without the interruption", cause)[:MOST_FAILURES]
     looked_at = f"{len(parts)} parts saved after {STEPS} steps, {len(one)} tensors"

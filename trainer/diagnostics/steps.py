@@ -13,6 +13,7 @@ from trainer.data.tensors import Batch
 from trainer.evaluation import Loss
 from trainer.gradients import Gradients
 from trainer.precision import Precision
+from trainer.scaler import Scaler
 from trainer.schedulers import Schedule
 from trainer.transaction import Transaction
 
@@ -26,7 +27,7 @@ class Steps:
         optimizer: over their parameters.
         clip: a mode of `trainer.clipping`, bound if it wants to be; None for none.
         scheduler: moved after each step if it goes by steps; None for none.
-        precision: "fp32" or "bf16", which is autocast; "fp64" is up to the tensors.
+        precision: "fp32", "bf16" or "fp16", which are autocast; "fp64" is up to the tensors.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class Steps:
         precision: str = "fp32",
     ) -> None:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        format = Precision(precision, device_of(model))
-        self.gradients = Gradients(model, loss, self.parameters, format)
+        device = device_of(model)
+        self.scaler = Scaler.of(precision, device)
+        self.more = {} if self.scaler is None else {"scaler": self.scaler}  # that has a state
+        format = Precision(precision, device)
+        self.gradients = Gradients(model, loss, self.parameters, format, scaler=self.scaler)
         self.found: list[Tensor] = []
         self.clip: Clip = clip or NoClip()
         self.scheduler = scheduler
@@ -56,9 +60,13 @@ class Steps:
         return loss
 
     def measure(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """Forward and backward: the loss, and the norm of the gradient before clipping."""
-        loss, _, self.found = self.gradients(batches)
-        return loss, total_norm(self.found, self.clip.norm_type)
+        """Forward and backward: the loss, and the norm of the gradient before clipping; again with a
+        smaller scale where float16 has overflowed."""
+        while True:
+            loss, _, self.found = self.gradients(batches)
+            norm = total_norm(self.found, self.clip.norm_type)
+            if self.scaler is None or not self.scaler.judge(loss, norm):
+                return loss, norm
 
     def commit(self, norm: Tensor) -> None:
         """Clips the gradient that was measured, and takes the step."""

@@ -14,6 +14,7 @@ from trainer.ensemble.run import Run
 from trainer.ensemble.whole import stackable
 from trainer.evaluation import split_loss
 from trainer.loop import Trainer
+from trainer.recomputing import recomputes
 from trainer.rng import rng_state, set_rng_state
 
 SHARE = 0.5  # of the memory that is free, for the runs that are trained as one
@@ -72,7 +73,13 @@ def chunked(runs: Sequence[Run], group: Sequence[int]) -> list[list[int]]:
 def _alone(trainer: Trainer) -> str:
     parameters = [*trainer.model.parameters()]
     if trainer.forward is not trainer.model:
-        return "trainer.compile=true compiles one model"
+        return "trainer.compile compiles one model"
+    if trainer.scaler is not None:
+        return "trainer.precision=fp16 finds a loss scale for one model"
+    if recomputes(trainer.model):
+        return "trainer.checkpoint_activations=true computes one model again"
+    if any(not p.is_contiguous() for p in parameters):
+        return "trainer.channels_last=true lays out one model"
     if trainer.gradients.detector is not None:
         return "trainer.detect_anomaly=true looks at every operation"
     if trainer.step:
@@ -89,7 +96,7 @@ def _difference(one: Run, other: Run) -> str:
     for name in ("accumulate", "log_every", "limits", "device"):
         if getattr(a, name) != getattr(b, name):
             return f"another trainer.{name}"
-    if (a.precision.dtype, a.precision.autocasts) != (b.precision.dtype, b.precision.autocasts):
+    if a.precision.name != b.precision.name:
         return "another trainer.precision"
     reason = _unlike("model", a.model, b.model) or _unlike("loss", a.loss, b.loss)
     if reason or one.data is other.data:
