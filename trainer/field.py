@@ -6,11 +6,14 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.comparison import Entry
 from trainer.comparison_axes import Scale
 from trainer.drawing import RED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FAR = 10.0
 PALE = 0.88  # where the colours end, before they are too pale to see
@@ -41,6 +44,14 @@ class Field:
         if math.isnan(self.values[job]):
             return RED
         return colormaps["viridis"](PALE * self.shares[job])
+
+    def finish(self, axes: Axes) -> None:
+        """The y axis of the objective; without ticks where no job has a value."""
+        axes.set_yscale(self.scale.kind)
+        axes.set_ylim(*self.scale.limits)
+        self.scale.tick(axes.yaxis)
+        if all(map(math.isnan, self.values)):
+            axes.set_yticks([])
 
 
 def field_of(jobs: Sequence[Entry], higher: bool) -> Field:

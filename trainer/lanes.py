@@ -12,6 +12,7 @@ from trainer.marginals import MOST_VALUES
 from trainer.wording import MISSING
 
 LONGEST = 20  # letters of a label
+GOLDEN = (5**0.5 - 1) / 2  # whose multiples spread evenly, neighbours apart
 ASIDE = 0.36  # of the way to the next value
 
 
@@ -54,8 +55,9 @@ class Lane:
         edge = 0.5 / min(len(self.levels), 8)
         return edge + (1 - 2 * edge) * (own - first) / (last - first)
 
-    def spread(self, ranks: Sequence[int], wide: float = 1.0) -> list[float]:
-        """Where each job stands: those with the same value a little aside of each other, by rank."""
+    def spread(self, ranks: Sequence[int], scattered: bool = False) -> list[float]:
+        """Where each job stands: those with the same value a little aside of each other, by rank, or
+        scattered."""
         own: dict[str, list[int]] = {}
         for rank, typed in sorted(zip(ranks, self.typed, strict=True)):
             own.setdefault(typed, []).append(rank)
@@ -63,8 +65,10 @@ class Lane:
         for rank, typed in zip(ranks, self.typed, strict=True):
             row = own[typed]
             share = row.index(rank) / (len(row) - 1) - 0.5 if len(row) > 1 else 0.0
+            if scattered and len(row) > 1:
+                share = 0.7 * (GOLDEN * row.index(rank) % 1 - 0.5)
             room = 2 * ASIDE * min(self.gap, 0.25) * min(1.0, len(row) / 6)
-            places.append(self.places[typed] + share * wide * room)
+            places.append(self.places[typed] + share * room)
         return places
 
     def ticks(self) -> tuple[list[float], list[str]]:

@@ -41,9 +41,7 @@ def draw_parallel(figure: Figure, box: Box, lanes: Sequence[Lane], field: Field,
     last.patch.set_alpha(0.0)
     last.spines["bottom"].set_visible(False)
     last.xaxis.set_visible(False)
-    last.set_yscale(field.scale.kind)
-    last.set_ylim(*field.scale.limits)
-    field.scale.tick(last.yaxis)
+    field.finish(last)
     last.yaxis.tick_right()
     axes.text(len(lanes), -0.045, tag, ha="center", va="top", weight="bold", color=INK)
     if field.lost:

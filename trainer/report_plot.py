@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HEAD, TALL, NAMES, LEFT, RIGHT = 0.6, 3.6, 0.45, 0.75, 0.85  # inches, these and the next
+HEAD, TALL, NAMES, LEFT, RIGHT = 0.6, 3.6, 0.45, 0.85, 0.85  # inches, these and the next
 PANEL, GUTTER, ABREAST = 2.2, 0.3, 4
 
 
@@ -46,17 +46,20 @@ def draw_overview(jobs: Sequence[Entry], path: Path) -> Path | None:
 
     objective = finished[0].summary["objective"]
     field = field_of(finished, objective["higher_is_better"])
-    rows = -(-len(lanes) // ABREAST)
-    height = HEAD + TALL + NAMES + rows * (PANEL + FOOT + 0.35)
+    rows, several = -(-len(lanes) // ABREAST), len(lanes) > 1  # else the lines would repeat the panel
+    height = HEAD + several * (TALL + NAMES + 0.35) + rows * (PANEL + FOOT + 0.35)
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), dpi=110)
         better = "more is better" if objective["higher_is_better"] else "less is better"
-        told = f"a line per job, dark: the best; {better}"
+        told = f"a {'line and a ' * several}dot per job, dark: the best; diamond: median; {better}"
         head(figure, f"{objective['tag']}, {len(finished)} jobs", told)
-        bottom = height - HEAD - TALL
-        box = LEFT / WIDTH, bottom / height, (WIDTH - LEFT - RIGHT) / WIDTH, TALL / height
-        draw_parallel(figure, box, lanes, field, objective["tag"])
-        _singles(figure, lanes, field, objective["tag"], bottom - NAMES - 0.35)
+        bottom = height - HEAD
+        if several:
+            bottom -= TALL
+            box = LEFT / WIDTH, bottom / height, (WIDTH - LEFT - RIGHT) / WIDTH, TALL / height
+            draw_parallel(figure, box, lanes, field, objective["tag"])
+            bottom -= NAMES + 0.35
+        _singles(figure, lanes, field, objective["tag"], bottom)
         figure.savefig(path, pil_kwargs={"compress_level": 9})
     return path
 
@@ -64,7 +67,7 @@ def draw_overview(jobs: Sequence[Entry], path: Path) -> Path | None:
 def _singles(figure: Figure, lanes: Sequence[Lane], field: Field, tag: str, top: float) -> None:
     """A panel for each key: every job, and the median of each value."""
     height = figure.get_figheight()
-    abreast = min(ABREAST, max(2, len(lanes)))
+    abreast = min(ABREAST, len(lanes))
     width = (WIDTH - LEFT - EDGE - GUTTER * (abreast - 1)) / abreast
     for index, lane in enumerate(lanes):
         row, column = divmod(index, abreast)
@@ -76,11 +79,13 @@ def _singles(figure: Figure, lanes: Sequence[Lane], field: Field, tag: str, top:
             axes.tick_params(axis="y", labelleft=False)
         else:
             axes.set_ylabel(tag)
+        if field.lost and not index:
+            told = f"×: {field.lost}"
+            axes.text(0, 1.02, told, color=RED, size=7.5, transform=axes.transAxes)
 
 
 def _single(axes: Axes, lane: Lane, field: Field) -> None:
-    turned = [-rank for rank in field.ranks]
-    places = lane.spread(turned, 0.6)
+    places = lane.spread(field.ranks, scattered=True)
     kept = [job for job, value in enumerate(field.values) if not math.isnan(value)]
     colours = [field.colour(job) for job in kept]
     axes.scatter(
@@ -95,8 +100,16 @@ def _single(axes: Axes, lane: Lane, field: Field) -> None:
     middles = [[field.values[job] for job in row if not math.isnan(field.values[job])] for row in rows]
     xs = [float(np.mean([lane.places[lane.typed[job]] for job in row])) for row in rows]
     shown = [(x, median(values)) for x, values in zip(xs, middles, strict=True) if values]
-    line = "-" if lane.numbers else ""
-    axes.plot(*zip(*shown, strict=True), line, color=INK, lw=1.0, marker="D", ms=5, mec="white", mew=0.8)
+    if shown:
+        look: dict[str, Any] = {
+            "color": INK,
+            "lw": 1.0,
+            "marker": "D",
+            "ms": 5,
+            "mec": "white",
+            "mew": 0.8,
+        }
+        axes.plot(*zip(*shown, strict=True), ls="-" if lane.numbers else "none", **look)
     if field.lost:
         axes.axhspan(*field.scale.lost, color=RED, alpha=0.06, lw=0)
         for x, row in zip(xs, rows, strict=True):
@@ -109,9 +122,7 @@ def _single(axes: Axes, lane: Lane, field: Field) -> None:
                 }
                 axes.text(x, field.scale.place(0.5), f"×{lost}", ha="center", va="center", **told)
     axes.set_xlim(0, 1)
-    axes.set_yscale(field.scale.kind)
-    axes.set_ylim(*field.scale.limits)
-    field.scale.tick(axes.yaxis)
+    field.finish(axes)
     where, labels = lane.ticks()
     crowded = sum(map(len, labels)) > 30
     axes.set_xticks(where, labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")

@@ -113,7 +113,8 @@ def _best(ranked: Sequence[Entry], comparison: Comparison | None, tag: str) -> l
         alike.sort(key=lambda job: list(variant.values).index(own[id(job)].get("seed", "")))
         best = alike[0]
         told = f"{tag} {spread(variant.mean, variant.deviation)} over {variant.runs} seeds, the best "
-        told += "mean; the first of them again:"
+        lost = f" ({len(variant.diverged)} diverged)" if variant.diverged else ""
+        told += f"mean{lost}; the first of them again:"
     return ["## Best", "", told, "", "```bash", command_of(best), "```"]
 
 
@@ -158,7 +159,7 @@ def _stability(swept: tuple[str, list[Rates]] | None, pictures: Sequence[str]) -
             settings = [one.settings.get(name, MISSING) for name in names]
             figures = [number(one.losses[one.best]), number(one.sensitivity)]
             table.append([*settings, *_range(one), f"{one.best:g}", *figures])
-        lines += ["", *_table(table, left=len(names)), ""]
+        lines += [*[""] * bool(lines), *_table(table, left=len(names)), ""]
         lines += [
             f"Stable: the longest row of neighbouring values of {key} at which no run diverged, no loss "
             "spiked, no step was refused, and the last loss is below the first; ≥ where it ends with "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CELL, HEAD, ABOVE, FOOT, LEFT, SIDE, GAP = 0.5, 0.6, 0.35, 0.8, 0.85, 2.3, 0.3  # inches
 FAR, MOST_TOLD, PALE_RED = 6.0, 12, "#F6D5D8"
+LUMINANCE = (0.299, 0.587, 0.114)
 READ = "×: diverged    ▲: a loss spiked or a step was refused    dark line: around what is stable    "
 READ += "white frame: the best"
 
@@ -89,7 +90,9 @@ def draw_maps(
         figure = Figure(figsize=(WIDTH, height), dpi=110)
         seeds = max(cell.runs for one in maps for cell in one.cells.values())
         told = f", median of {seeds} seeds" if seeds > 1 else ""
-        head(figure, f"{tag} over {maps[0].x} and {maps[0].y}{told}", READ)
+        better = "more is better" if higher else "less is better"
+        head(figure, f"{tag} over {maps[0].x} and {maps[0].y}{told}", better)
+        figure.text(LEFT / WIDTH, 0.13 / height, READ, size=8.5, color=GREY)
         colours = Colours(maps, higher)
         for index, one in enumerate(maps):
             row, column = divmod(index, 2)
@@ -131,7 +134,14 @@ def _cells(axes: Axes, one: Map, colours: Colours) -> None:
             colours.map(colours.share(cell.middle)) if cell.middle is not None else to_rgba(PALE_RED)
         )
         shown[place] = colour
-        _tell(axes, cell, place[1], place[0], sum(colour[:3]) < 1.6, max(shown.shape[:2]) <= MOST_TOLD)
+        _tell(
+            axes,
+            cell,
+            place[1],
+            place[0],
+            float(np.dot(colour[:3], LUMINANCE)) < 0.5,
+            max(shown.shape[:2]) <= MOST_TOLD,
+        )
     axes.imshow(shown, aspect="auto", origin="lower", interpolation="nearest")
     axes.set_xticks(range(len(one.xs)), [plain(x, 0) for x in one.xs])
     axes.set_yticks(range(len(one.ys)), [plain(y, 0) for y in one.ys])
