@@ -8,7 +8,8 @@ seed by seed, which leaves out what the seeds differ in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -18,6 +19,7 @@ from trainer.wording import typed_number
 
 HELPS, HURTS, NOTHING = "helps", "hurts", "no difference seen"
 SAME, OFTENER, RARER = "changes nothing", "diverges more", "diverges less"
+SEVERAL = re.compile(r"\{[^{}\[\]:,]+:[^{}\[\]:,]+(,[^{}\[\]:,]+:[^{}\[\]:,]+)*\}")
 # Student's t for 95 %, two-sided, by pairs - 1: two standard errors, and how many more few pairs need.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
@@ -217,10 +219,22 @@ def with_result(jobs: Sequence[Job]) -> list[Job]:
 
 def settings_of(jobs: Sequence[Result]) -> list[dict[str, str]]:
     """What each job has for the keys that not all have alike, as typed."""
-    typed = [dict(item.partition("=")[::2] for item in job.overrides) for job in jobs]
+    typed = [dict(_keys_of(job.overrides)) for job in jobs]
     keys = dict.fromkeys(key for one in typed for key in one)
     differing = [key for key in keys if len({one.get(key) for one in typed}) > 1]
     return [{key: one[key] for key in differing if key in one} for one in typed]
+
+
+def _keys_of(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each; of several in braces, as in loss={alpha:1,beta:0}, each by its own."""
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if SEVERAL.fullmatch(value):
+            for part in value[1:-1].split(","):
+                name, _, own = part.partition(":")
+                yield f"{key}.{name.strip()}", own.strip()
+        else:
+            yield key, value
 
 
 def grouped(jobs: Sequence[Result], keys: Iterable[str]) -> list[Variant]:

@@ -47,7 +47,7 @@ def draw_parallel(figure: Figure, box: Box, lanes: Sequence[Lane], field: Field,
     if field.lost:
         look: dict[str, Any] = {"textcoords": "offset points", "color": RED, "size": 7.5, "va": "center"}
         place = len(lanes), field.scale.place(0.5)
-        axes.annotate(field.lost.replace(" ", "\n", 1), place, xytext=(8, 0), **look)
+        axes.annotate(field.lost.replace(" or off ", "\nor off\n"), place, xytext=(8, 0), **look)
 
 
 def _lines(axes: Axes, lanes: Sequence[Lane], field: Field) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.comparison import Entry, settings_of
@@ -21,32 +22,43 @@ MEASURED = {
 }
 
 
-def write_report(jobs: Sequence[Entry], folder: Path) -> tuple[Path, str]:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written, and why a picture is missing, or ""."""
+
+    text: Path
+    table: Path
+    pictures: list[Path]
+    missing: str
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of all files."""
+        return [self.text, self.table, *self.pictures]
+
+
+def write_report(jobs: Sequence[Entry], folder: Path) -> Report:
     """Writes ``report.csv``, draws ``report.png`` and, with two numbers swept, ``stability_map.png``,
     and writes ``report.md``, which shows them.
 
     Args:
-        jobs: of the sweep, in its order.
+        jobs: of the sweep, in its order; at least one.
         folder: of the sweep.
-
-    Returns:
-        The path of the text, and why a picture is missing, or "".
 
     Raises:
         OSError: if text or table cannot be written.
     """
     ranked = sorted(jobs, key=lambda job: (job.summary["status"] != "completed", job.badness))
-    _write_table(ranked, folder / "report.csv")
-    pictures, missing = [], ""
+    report, table = folder / "report.md", folder / "report.csv"
+    _write_table(ranked, table)
+    pictures: list[Path] = []
+    missing = ""
     try:
         pictures = draw_report(jobs, folder)
-    except (
-        Exception
-    ) as error:  # a sweep does not fail of its picture, whatever it is that cannot be drawn
+    except Exception as error:  # whatever cannot be drawn, the sweep is done
         missing = f"{type(error).__name__}: {error}"
-    path = folder / "report.md"
-    path.write_text(text(jobs, ranked, [picture.name for picture in pictures]), encoding="utf-8")
-    return path, missing
+    report.write_text(text(jobs, ranked, [path.name for path in pictures]), encoding="utf-8")
+    return Report(report, table, pictures, missing)
 
 
 def draw_report(jobs: Sequence[Entry], folder: Path) -> list[Path]:

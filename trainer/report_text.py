@@ -91,7 +91,7 @@ def text(jobs: Sequence[Entry], ranked: Sequence[Entry], pictures: Sequence[str]
     lines += [f"![]({name})" for name in pictures if name == "report.png"]
     comparison = compare(jobs)
     for section in (
-        _best(ranked, comparison, tag),
+        _best(jobs, ranked, comparison, tag),
         _effects(effects(jobs), tag),
         _seeds(comparison),
         _stability(rates(jobs), pictures),
@@ -101,20 +101,21 @@ def text(jobs: Sequence[Entry], ranked: Sequence[Entry], pictures: Sequence[str]
     return "\n".join([*lines, ""])
 
 
-def _best(ranked: Sequence[Entry], comparison: Comparison | None, tag: str) -> list[str]:
+def _best(
+    jobs: Sequence[Entry], ranked: Sequence[Entry], comparison: Comparison | None, tag: str
+) -> list[str]:
     """The command of the best job; with several seeds, that of the best mean, with its first seed."""
     best = ranked[0]
     if best.summary["status"] != "completed":
         return ["No job reached its end."]
     told = f"{tag} {number(best.value)}, job {best.folder.name}:"
     if comparison is not None and (variant := comparison.best) is not None:
-        own = dict(zip(map(id, ranked), settings_of(ranked), strict=True))
-        alike = [job for job in ranked if variant.settings.items() <= own[id(job)].items()]
-        alike.sort(key=lambda job: list(variant.values).index(own[id(job)].get("seed", "")))
-        best = alike[0]
-        told = f"{tag} {spread(variant.mean, variant.deviation)} over {variant.runs} seeds, the best "
+        own = zip(jobs, settings_of(jobs), strict=True)
+        alike = [job for job, settings in own if variant.settings.items() <= settings.items()]
+        best = next(job for job in alike if job.summary["status"] == "completed")
         lost = f" ({len(variant.diverged)} diverged)" if variant.diverged else ""
-        told += f"mean{lost}; the first of them again:"
+        told = f"{tag} {spread(variant.mean, variant.deviation)} over {variant.runs} seeds{lost}, the "
+        told += "best mean; the first of them again:"
     return ["## Best", "", told, "", "```bash", command_of(best), "```"]
 
 
@@ -161,11 +162,11 @@ def _stability(swept: tuple[str, list[Rates]] | None, pictures: Sequence[str]) -
             table.append([*settings, *_range(one), f"{one.best:g}", *figures])
         lines += [*[""] * bool(lines), *_table(table, left=len(names)), ""]
         lines += [
-            f"Stable: the longest row of neighbouring values of {key} at which no run diverged, no loss "
-            "spiked, no step was refused, and the last loss is below the first; ≥ where it ends with "
-            "the sweep. Sensitivity: the mean over the values swept of min(loss, first loss) − best "
-            "loss (arXiv 2309.14322); the first loss is that of the first logged steps at the smallest "
-            "value."
+            f"Stable: the neighbouring values of {key} around the best at which no run diverged, no "
+            "loss spiked, no step was refused, and the last loss comes at least half of the way from "
+            "the first to the best; ≥ where the row ends with the sweep. Sensitivity: the mean over the "
+            "values swept of min(loss, first loss) − best loss (arXiv 2309.14322). The first loss is "
+            "that of the first logged steps at the smallest value."
         ]
     return ["## Stability", "", *lines] if lines else []
 

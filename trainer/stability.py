@@ -66,15 +66,17 @@ class Rates:
 
     @property
     def stable(self) -> list[float]:
-        """The longest row of neighbouring rates that are quiet and end below the initial loss."""
+        """The row of neighbouring rates around the best that are quiet and come at least half of the way
+        from the initial loss to the best; empty if the best itself is not quiet, or nothing is learned.
+        A collapsed run, whose loss is finite but is that of a guess, is thus not called stable."""
+        limit = math.inf if self.initial is None else (self.initial + self.losses[self.best]) / 2
         rows: list[list[float]] = [[]]
-        limit = math.inf if self.initial is None else self.initial
         for rate, loss in self.losses.items():
             if rate in self.quiet and loss < limit:
                 rows[-1].append(rate)
             else:
                 rows.append([])
-        return max(rows, key=len)
+        return next((row for row in rows if self.best in row), [])
 
 
 def maps(jobs: Sequence[Result]) -> list[Map]:

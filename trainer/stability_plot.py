@@ -41,7 +41,7 @@ class Colours:
         middles = [cell.middle for one in maps for cell in one.cells.values()]
         values = sorted((value for value in middles if value is not None), reverse=higher) or [0.0]
         self.best, self.worst = values[0], values[-1]
-        usual = values[len(values) // 2] - self.best
+        usual = values[(len(values) - 1) // 2] - self.best
         if usual and abs(self.worst - self.best) > FAR * abs(usual):
             self.worst = self.best + FAR * usual
         self.log = not higher and 0 < 20 * self.best < self.worst

@@ -123,10 +123,10 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
 
 def _report(jobs: Sequence[SweptJob], folder: Path, out: Console) -> None:
     try:
-        path, missing = write_report(jobs, folder)
-        out.print(f"report      {typed(path)}", soft_wrap=True)
-        if missing:
-            out.print(f"a picture of the report is not drawn: {missing}", soft_wrap=True)
+        report = write_report(jobs, folder)
+        out.print(f"report      {typed(report.text)}", soft_wrap=True)
+        if report.missing:
+            out.print(f"a picture of the report is not drawn: {report.missing}", soft_wrap=True)
     except OSError as error:
         out.print(f"the report is not written: {error}", soft_wrap=True)
 
