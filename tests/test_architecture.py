@@ -23,6 +23,7 @@ LAYERS = {
         ("drawing", "strip", "clip_plot", "layer_plot", "runs_plot", "inspect_plot"), (1, "views")
     ),
     **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
+    **dict.fromkeys(("lanes", "field", "parallel_plot", "report_plot", "stability_plot"), (1, "views")),
     "loop": (1, "loop"),
     **dict.fromkeys(
         ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly"), (2, "tasks")
@@ -34,7 +35,7 @@ LAYERS = {
     **dict.fromkeys(
         [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
     ),
-    **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay"), (2, "tasks")),
+    **dict.fromkeys(("evaluating", "plotting", "report", "inspecting", "replay"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

@@ -42,15 +42,19 @@ def test_a_run_has_the_pictures_that_its_record_allows(tmp_path: Path) -> None:
 def test_a_sweep_has_its_runs_over_each_other_and_with_seeds_their_comparison(tmp_path: Path) -> None:
     for number, norm in enumerate((0.1, 1.0)):
         a_run(tmp_path / f"{number}", [f"clip.max_norm={norm}"], 10.0 + number)
-    assert [path.name for path in draw_sweep(tmp_path)] == ["runs.png"]
+    reports = ["report.md", "report.csv", "report.png"]
+    assert [path.name for path in draw_sweep(tmp_path)] == ["runs.png", *reports]
     for number, norm in enumerate((0.1, 1.0), 2):
         a_run(tmp_path / f"{number}", [f"clip.max_norm={norm}", "seed=1"], None if number == 2 else 9.0)
     (tmp_path / "4").mkdir()  # killed before it could say how it went
     write(tmp_path / "4", full_record(3))
     drawn = draw_sweep(tmp_path)
-    assert [path.name for path in drawn] == ["runs.png", "comparison.png"]
+    assert [path.name for path in drawn] == ["runs.png", "comparison.png", *reports]
     for path in drawn:
-        size_of(path)
+        if path.suffix == ".png":
+            size_of(path)
+    assert "| 4 |" in (tmp_path / "report.md").read_text()
+    assert "1 killed" in (tmp_path / "report.md").read_text()
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_the_pictures_are_one_png_of_inputs_predictions_and_targets(
 
 def test_a_run_is_a_row_of_the_hparams_tab(tmp_path: Path, board: TensorBoard) -> None:
     chosen = {"clip": "norm", "clip.max_norm": 0.5, "seed": 3, "trainer.compile": False}
-    board.hparams({**chosen, "model.hidden": [50, 50]}, {"val/psnr": 17.25})
+    typed = ["seed", "trainer.max_steps", "clip.max_norm"]
+    board.hparams({**chosen, "model.hidden": [50, 50]}, {"val/psnr": 17.25}, typed)
     content = {
         value.tag: plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
         for event in events(tmp_path)
@@ -123,6 +124,9 @@ def test_a_run_is_a_row_of_the_hparams_tab(tmp_path: Path, board: TensorBoard) -
     assert row == {**chosen, "model.hidden": "[50, 50]"}
     experiment = content["_hparams_/experiment"].experiment
     assert [info.name.tag for info in experiment.metric_infos] == ["val/psnr"]
+    names = [info.name for info in experiment.hparam_infos]
+    assert names[:2] == ["seed", "clip.max_norm"]  # the tab shows the first five
+    assert sorted(names) == sorted(row)
 
 
 def test_before_after_and_threshold_share_a_chart(tmp_path: Path, board: TensorBoard) -> None:

@@ -291,7 +291,7 @@ def _numbers(config: DictConfig) -> dict[str, float]:
         for key, value in node.items():
             if isinstance(value, dict):
                 walk(f"{prefix}{key}.", value)
-            elif isinstance(value, int | float):
+            elif isinstance(value, int | float) and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value
 
     compared = ("seed", "data", "model", "init", "loss", "clip", "optimizer", "scheduler")

@@ -8,13 +8,18 @@ seed by seed, which leaves out what the seeds differ in.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from trainer.wording import typed_number
 
 HELPS, HURTS, NOTHING = "helps", "hurts", "no difference seen"
 SAME, OFTENER, RARER = "changes nothing", "diverges more", "diverges less"
+SEVERAL = re.compile(r"\{[^{}\[\]:,]+:[^{}\[\]:,]+(,[^{}\[\]:,]+:[^{}\[\]:,]+)*\}")
 # Student's t for 95 %, two-sided, by pairs - 1: two standard errors, and how many more few pairs need.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
@@ -28,6 +33,18 @@ class Result(Protocol):
     def summary(self) -> dict[str, Any]: ...
     @property
     def value(self) -> float | None: ...
+
+
+class Entry(Result, Protocol):
+    """One that has a folder and a rank."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def badness(self) -> float: ...
+
+
+Job = TypeVar("Job", bound=Result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,7 @@ class Variant:
         diverged: the seeds whose runs did not; they are in no mean.
         norms: the largest gradient norm of the committed steps, by seed.
         spikes: the share of committed steps whose loss stood out (`trainer.spikes.SpikeScore`), by seed.
+        refused: the steps that the guard refused, by seed.
     """
 
     settings: dict[str, str]
@@ -64,6 +82,7 @@ class Variant:
     diverged: list[str] = field(default_factory=list)
     norms: dict[str, float] = field(default_factory=dict)
     spikes: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,6 +103,11 @@ class Variant:
     def deviation(self) -> float | None:
         """The standard deviation over those runs; None for fewer than two."""
         return stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def middle(self) -> float | None:
+        """The median of the objective, over the runs that reached an end."""
+        return median(self.values.values()) if self.values else None
 
     @property
     def largest_norm(self) -> float | None:
@@ -173,18 +197,56 @@ def compare(jobs: Sequence[Result]) -> Comparison | None:
     Returns:
         None where no variant has two seeds.
     """
-    finished = [job for job in jobs if job.value is not None and job.summary["status"] in ENDED]
-    typed = [dict(item.partition("=")[::2] for item in job.overrides) for job in finished]
-    keys = [key for key in dict.fromkeys(key for one in typed for key in one) if key != "seed"]
-    differing = [key for key in keys if len({one.get(key) for one in typed}) > 1]
-    variants: dict[str, Variant] = {}
-    for job, one in zip(finished, typed, strict=True):
-        variant = Variant({key: one[key] for key in differing if key in one})
-        _add(variants.setdefault(variant.name, variant), one.get("seed", ""), job)
-    if not any(variant.runs > 1 for variant in variants.values()):
+    finished = with_result(jobs)
+    keys = dict.fromkeys(key for settings in settings_of(finished) for key in settings)
+    variants = grouped(finished, [key for key in keys if key != "seed"])
+    if not any(variant.runs > 1 for variant in variants):
         return None
     objective = finished[0].summary["objective"]
-    return Comparison(objective["tag"], objective["higher_is_better"], list(variants.values()))
+    return Comparison(objective["tag"], objective["higher_is_better"], variants)
+
+
+def numbers_of(settings: Iterable[Mapping[str, str]], key: str) -> list[float]:
+    """The values of a key in rising order, where all of them are numbers; else none."""
+    values = [typed_number(one.get(key, "")) for one in settings]
+    return sorted({value for value in values if value is not None}) if None not in values else []
+
+
+def with_result(jobs: Sequence[Job]) -> list[Job]:
+    """Those that reached an end or diverged, and were judged by it."""
+    return [job for job in jobs if job.value is not None and job.summary["status"] in ENDED]
+
+
+def settings_of(jobs: Sequence[Result]) -> list[dict[str, str]]:
+    """What each job has for the keys that not all have alike, as typed."""
+    typed = [dict(_keys_of(job.overrides)) for job in jobs]
+    keys = dict.fromkeys(key for one in typed for key in one)
+    differing = [key for key in keys if len({one.get(key) for one in typed}) > 1]
+    return [{key: one[key] for key in differing if key in one} for one in typed]
+
+
+def _keys_of(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each; of several in braces, as in loss={alpha:1,beta:0}, each by its own."""
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if SEVERAL.fullmatch(value):
+            for part in value[1:-1].split(","):
+                name, _, own = part.partition(":")
+                yield f"{key}.{name.strip()}", own.strip()
+        else:
+            yield key, value
+
+
+def grouped(jobs: Sequence[Result], keys: Iterable[str]) -> list[Variant]:
+    """The jobs with a result by what they have for these keys, in the order of the sweep; those of a
+    variant are told apart by what they have for the others."""
+    chosen = list(keys)
+    variants: dict[str, Variant] = {}
+    for job, settings in zip(jobs, settings_of(jobs), strict=True):
+        variant = Variant({key: settings[key] for key in chosen if key in settings})
+        name = " ".join(value for key, value in settings.items() if key not in chosen)
+        _add(variants.setdefault(variant.name, variant), name, job)
+    return list(variants.values())
 
 
 ENDED = ("completed", "diverged")
@@ -196,7 +258,12 @@ def _add(variant: Variant, seed: str, job: Result) -> None:
         variant.values[seed] = value
     else:
         variant.diverged.append(seed)
-    for kept, part, key in ((variant.norms, "grad_norm", "max"), (variant.spikes, "spikes", "loss")):
+    figures = (
+        (variant.norms, "grad_norm", "max"),
+        (variant.spikes, "spikes", "loss"),
+        (variant.refused, "guard", "skipped"),
+    )
+    for kept, part, key in figures:
         figure = _figures(job.summary, part).get(key)
         if figure is not None and math.isfinite(figure):
             kept[seed] = figure

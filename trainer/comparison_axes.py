@@ -55,6 +55,18 @@ class Scale:
         """Where in the margin, as a share of the whole axis: 0 is its outer end."""
         return share * self.margin if self.at_low_end else 1 - share * self.margin
 
+    def shares(self, values: Sequence[float], ranks: Sequence[int]) -> list[float]:
+        """Where values stand, as shares of the whole axis; those without one in the margin, by rank."""
+        low, high = map(self._into, self.limits)
+        lost = sorted(rank for value, rank in zip(values, ranks, strict=True) if math.isnan(value))
+        places = []
+        for value, rank in zip(values, ranks, strict=True):
+            if math.isnan(value):
+                places.append(self.place((lost.index(rank) + 1) / (len(lost) + 1)))
+            else:
+                places.append((self._into(value) - low) / (high - low))
+        return places
+
     @property
     def decades(self) -> float:
         """Decades that it spans; 0 for a linear one."""

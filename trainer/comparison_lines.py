@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer.comparison import Comparison, Variant
+from trainer.comparison import Comparison, Variant, numbers_of
 from trainer.comparison_axes import EDGE, FOOT, GREY, HEAD, LETTER, Scale, Swept, ends, head, label
 from trainer.drawing import BLUE, GREEN, INK, ORANGE, RED, TERMS, WIDTH, ticks
 
@@ -24,8 +24,8 @@ def swept_number(variants: Sequence[Variant]) -> str | None:
     """The key that was swept over the most numbers, three at least; None without one."""
     counts = {}
     for key in dict.fromkeys(key for variant in variants for key in variant.settings):
-        values = {variant.settings.get(key, "") for variant in variants}
-        if all(map(_is_number, values)) and len(values) >= LEAST_POINTS:
+        values = numbers_of((variant.settings for variant in variants), key)
+        if len(values) >= LEAST_POINTS:
             counts[key] = len(values)
     return max(counts, key=lambda key: counts[key], default=None)
 
@@ -124,10 +124,3 @@ def _look(index: int) -> dict[str, Any]:
     """Colour and mark of a line."""
     mark = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
     return mark | {"linewidth": 1.4, "markersize": 5, "markeredgewidth": 0}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

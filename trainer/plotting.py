@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.comparison import compare
 from trainer.console import Console
+from trainer.report import write_report
 from trainer.resume import CannotResume, overrides_of
 from trainer.sweep import SweptJob, swept_before
 from trainer.wording import typed
@@ -53,22 +54,23 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def draw_sweep(folder: Path) -> list[Path]:
-    """Draws runs.png, the curves of all jobs of a sweep over each other, and with several seeds
-    comparison.png; returns their paths."""
+    """Draws runs.png, the curves of all jobs of a sweep over each other, with several seeds
+    comparison.png, and the report with its pictures; returns their paths."""
     from trainer.comparison_plot import draw_comparison
     from trainer.runs_plot import draw_runs
 
     jobs = _jobs(folder)
     drawn = [draw_runs(jobs, folder / "runs.png")]
-    comparison = compare([job for job in jobs if job.summary.get("status") in ("completed", "diverged")])
-    if comparison is not None:
+    if (comparison := compare(jobs)) is not None:
         drawn.append(draw_comparison(comparison, folder / "comparison.png"))
+    drawn += write_report(jobs, folder).paths
     return [path for path in drawn if path is not None]
 
 
 def _jobs(folder: Path) -> list[SweptJob]:
-    """The jobs of a sweep that have a record, in the order they were started, ended or not."""
-    folders = [path.parent for path in folder.glob("*/metrics.jsonl")]
+    """The jobs of a sweep that have a record or failed before, in the order they were started."""
+    files = [*folder.glob("*/metrics.jsonl"), *folder.glob("*/summary.json")]
+    folders = list({path.parent for path in files})
     folders.sort(key=lambda path: (len(path.name), path.name))  # 2 before 10
     return [SweptJob(_overrides(path), path, swept_before(path) or _summary(path)) for path in folders]
 

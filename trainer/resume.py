@@ -22,6 +22,7 @@ import yaml
 
 RUN, SWEEP = Path(".hydra", "overrides.yaml"), "multirun.yaml"  # where Hydra keeps what was typed
 GROUP_CHOICE = re.compile(r"[\w-]+=[\w-]+(/[\w-]+)*")
+NUMBERS = re.compile(r"[\w-]+=\{\w+:[\d.eE+-]+(,\w+:[\d.eE+-]+)*\}")  # loss={alpha:1,beta:0}
 SETTING = re.compile(r"\+{0,2}[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
 FORBIDDEN = re.compile(r"_target_|\$\{|^\+*hydra[.=/]|^\+*resume", re.IGNORECASE)
 
@@ -63,6 +64,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     typed = [a for a in added if a not in stored]
     if sweep:
         return [*dict.fromkeys([*flags, "-m"]), *stored, *typed, f"hydra.sweep.dir={_quoted(folder)}"]
+    # A job of a sweep=… is one run; its sweep config may set more than the keys it sweeps.
+    here += ["hydra.mode=RUN"] if any(item.startswith("sweep=") for item in stored) else []
     return [*flags, *stored, *typed, *here]
 
 
@@ -86,7 +89,11 @@ def overrides_of(folder: Path) -> list[str]:
     kept = [item for item in overrides if not item.startswith(passing)]
     for item in kept:
         chooses = GROUP_CHOICE.fullmatch(item) or "." in item.partition("=")[0] or _is_value(item)
-        if not chooses or not SETTING.fullmatch(item) or FORBIDDEN.search(item):
+        if (
+            not (chooses or NUMBERS.fullmatch(item))
+            or not SETTING.fullmatch(item)
+            or FORBIDDEN.search(item)
+        ):
             raise CannotResume(
                 f"{path} holds {item!r}, which does more than choose an option or set a value; if you "
                 "wrote it yourself, start the run anew with the full command"

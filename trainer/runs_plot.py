@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.comparison import Entry
 from trainer.drawing import BLUE, GREEN, INK, ORANGE, RED, STYLE, TERMS, WIDTH, finish, line, ticks
 from trainer.series import Array, Series, read_series
 
@@ -20,20 +21,7 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, TERMS[1], TERMS[0], INK, TERMS[2])
 PALE, LEGEND_LINE, COLUMNS = "#CFCFCF", 0.22, 3
 
 
-class Run(Protocol):
-    """A job of a sweep; `trainer.sweep.SweptJob` is one."""
-
-    @property
-    def overrides(self) -> list[str]: ...
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def summary(self) -> dict[str, Any]: ...
-    @property
-    def badness(self) -> float: ...
-
-
-def draw_runs(runs: Sequence[Run], path: Path) -> Path | None:
+def draw_runs(runs: Sequence[Entry], path: Path) -> Path | None:
     """Draws loss, objective, gradient norm and learning rate of the runs, each over the others.
 
     Runs that differ in nothing but their seed are one line, their mean. Of more than eight settings the
@@ -74,7 +62,7 @@ def draw_runs(runs: Sequence[Run], path: Path) -> Path | None:
 
 
 def _draw(
-    axes: Axes, tag: str, title: str, series: list[tuple[Run, Series]], colours: dict[str, str]
+    axes: Axes, tag: str, title: str, series: list[tuple[Entry, Series]], colours: dict[str, str]
 ) -> None:
     """One tag: of every setting the mean over its seeds."""
     alike: dict[str, list[tuple[Array, Array]]] = {}
@@ -93,7 +81,7 @@ def _draw(
     ticks(axes.xaxis)
 
 
-def _tags(series: list[tuple[Run, Series]]) -> dict[str, str]:
+def _tags(series: list[tuple[Entry, Series]]) -> dict[str, str]:
     objectives = [(run.summary["objective"] or {}).get("tag") for run, _ in series]
     aim = next(filter(None, objectives), "val/loss")
     titles = {"train/loss": "Training loss", aim: aim, "val/loss": "val/loss"}
@@ -104,14 +92,14 @@ def _tags(series: list[tuple[Run, Series]]) -> dict[str, str]:
     return found
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[Entry]) -> list[str]:
     """What each run differs in from the others, but for its seed."""
     typed = [[item for item in run.overrides if not item.startswith("seed=")] for run in runs]
     common = set.intersection(*map(set, typed)) if typed else set()
     return ["  ".join(item for item in own if item not in common) or "as configured" for own in typed]
 
 
-def _colours(runs: Sequence[Run]) -> dict[str, str]:
+def _colours(runs: Sequence[Entry]) -> dict[str, str]:
     """The best settings by name, each with its colour, in the order of the runs."""
     badness: dict[str, list[float]] = {}
     for name, run in zip(_names(runs), runs, strict=True):

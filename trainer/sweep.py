@@ -21,10 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.closing import STATUS_STYLES
-from trainer.comparison import Comparison, Difference, Variant, compare
+from trainer.comparison import Comparison, compare
 from trainer.record import finite, write_summary
+from trainer.report import write_report
+from trainer.report_text import compared
 from trainer.resume import status_of
-from trainer.wording import MISSING, number, percent, spread, typed
+from trainer.wording import number, typed
 
 MOST_ROWS, SHOWN = 20, 3  # jobs in a table beside a comparison; of more, so many of the best and worst
 LOG_WIDTH = 160
@@ -112,10 +114,21 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
         reference = comparison.variants[0].name or "the first"
         out.print(Text(EXPLAINED.format(reference=reference), "dim"), "", sep="\n")
         _draw(comparison, folder, out)
+    _report(jobs, folder, out)
     if failed:
         retry = f"python train.py resume={typed(folder)}"
         out.print(f"{len(failed)} of {len(jobs)} jobs failed; {retry} tries them again", soft_wrap=True)
     out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)
+
+
+def _report(jobs: Sequence[SweptJob], folder: Path, out: Console) -> None:
+    try:
+        report = write_report(jobs, folder)
+        out.print(f"report      {typed(report.text)}", soft_wrap=True)
+        if report.missing:
+            out.print(f"a picture of the report is not drawn: {report.missing}", soft_wrap=True)
+    except OSError as error:
+        out.print(f"the report is not written: {error}", soft_wrap=True)
 
 
 def _draw(comparison: Comparison, folder: Path, out: Console) -> None:
@@ -130,33 +143,15 @@ def _draw(comparison: Comparison, folder: Path, out: Console) -> None:
 
 def _comparison(comparison: Comparison) -> Table:
     """One row per variant, the best mean in bold."""
-    keys = dict.fromkeys(key for variant in comparison.variants for key in variant.settings)
+    headings, *rows = compared(comparison)
+    settings = headings.index("runs")
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
-    for key in keys:
-        table.add_column(key)
-    for heading in ("runs", comparison.tag, "better by"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for heading in ("largest norm", "spikes", "diverged"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    best = comparison.best
-    for variant in comparison.variants:
-        settings = [variant.settings.get(key, MISSING) for key in keys]
-        style = "bold" if variant is best else ""
-        table.add_row(*settings, *_figures(variant, comparison.difference(variant)), style=style)
+    for column, heading in enumerate(headings):
+        right = column >= settings and heading
+        table.add_column(heading, justify="right" if right else "left", no_wrap=column >= settings)
+    for variant, row in zip(comparison.variants, rows, strict=True):
+        table.add_row(*row, style="bold" if variant is comparison.best else "")
     return table
-
-
-def _figures(variant: Variant, difference: Difference | None) -> list[str]:
-    return [
-        str(variant.runs),
-        spread(variant.mean, variant.deviation),
-        "" if difference is None else spread(difference.mean, difference.error),
-        difference.verdict if difference is not None else "reference",
-        number(variant.largest_norm, 3),
-        percent(variant.spiking),
-        f"{len(variant.diverged)} of {variant.runs}" if variant.diverged else "0",
-    ]
 
 
 def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:

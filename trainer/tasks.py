@@ -13,6 +13,7 @@ from trainer.data.tensors import Data
 from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
 from trainer.loop import Trainer
+from trainer.resume import CannotResume, overrides_of
 from trainer.schedulers import Horizon
 from trainer.tensorboard import TensorBoard
 
@@ -80,7 +81,7 @@ def show_result(
     if summary["status"] == "completed":
         _show_samples(job, folder, board)
         _show_graph(job, board, console)
-    board.hparams(job.numbers | _parts(job), _final_validation(summary))
+    board.hparams(job.numbers | _parts(job), _final_validation(summary), _typed(folder))
 
 
 def _show_graph(job: Job, board: TensorBoard, console: Console) -> None:
@@ -110,6 +111,14 @@ def header(job: Job) -> list[str]:
     lines = [what.pop("data"), what.pop("model"), what.pop("loss"), what.pop("clip")]
     size = f"{count:,} parameters, {job.data.batches_per_epoch} batches an epoch"
     return ["  ".join(lines), "  ".join(what.values()), f"{size}, on {job.trainer.device}"]
+
+
+def _typed(folder: Path) -> list[str]:
+    """The keys that were typed for the run, the last first: a sweep's own are the last."""
+    try:
+        return [item.partition("=")[0] for item in reversed(overrides_of(folder))]
+    except CannotResume:  # a run that was started from Python
+        return []
 
 
 def _parts(job: Job) -> dict[str, str]:

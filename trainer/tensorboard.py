@@ -12,7 +12,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,29 @@ class TensorBoard:
         content = GraphDef(node=nodes).SerializeToString()
         self._write(Event(wall_time=time.time(), graph_def=content))
 
-    def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """The run as a row of the HPARAMS tab: what was chosen, and the metrics it ended with."""
+    def hparams(
+        self, values: Mapping[str, Any], metrics: Mapping[str, float], first: Sequence[str] = ()
+    ) -> None:
+        """The run as a row of the HPARAMS tab: what was chosen, and the metrics it ended with.
+
+        Args:
+            values: what was chosen, by key.
+            metrics: what it ended with, by tag.
+            first: the keys that the tab begins with; it shows five, and others when asked to.
+        """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
         flat = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in values.items()}
-        for summary in hparams(flat, dict(metrics)):
+        experiment, *others = hparams(flat, dict(metrics))
+        stored = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(stored.content)
+        order = [*first, *flat]
+        infos = sorted(content.experiment.hparam_infos, key=lambda info: order.index(info.name))
+        del content.experiment.hparam_infos[:]
+        content.experiment.hparam_infos.extend(infos)
+        stored.content = content.SerializeToString()
+        for summary in (experiment, *others):
             self._write(Event(wall_time=time.time(), summary=summary))
 
     def close(self) -> None:

@@ -26,6 +26,15 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def typed_number(text: str) -> float | None:
+    """The finite number that was typed; None where it is something else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def number(value: Any, digits: int = 4) -> str:
     """Four significant digits, exponent only where plain digits would run long."""
     if not is_number(value):
