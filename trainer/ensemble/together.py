@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -41,9 +41,11 @@ class Together:
 
     Args:
         runs: at least one; their trainers stand at the same step.
+        ended: called with each run as soon as it has its summary or its error.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], ended: Callable[[Run], None] = lambda run: None) -> None:
+        self.ended = ended
         for run in runs:
             run.data = run.data.to(run.trainer.device, run.trainer.precision.dtype)
             if not run.trainer.model.training:
@@ -209,6 +211,7 @@ class Together:
         run = self.going.pop(k)
         self._leave(k, run)
         run.summary = run.trainer._close(run.trainer.step - self.first, self._seconds)
+        self.ended(run)
 
     def _failed(self, k: int, run: Run, error: BaseException) -> None:
         """What `Trainer.fit` does where anything raises, unless it was the closing itself."""
@@ -217,6 +220,8 @@ class Together:
             self._leave(k, run)
             run.trainer.ending = Ending.by_error(error)
             run.trainer._close(run.trainer.step - self.first, self._seconds, save=False)
+        if run.error is not None:
+            self.ended(run)
 
     @property
     def _seconds(self) -> float:
