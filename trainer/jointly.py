@@ -84,14 +84,14 @@ def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> No
         board.layout()
     try:
         together.fit()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"the jobs go on one by one, because all at once failed: {line}")
         for run in runs.values():
             if run.summary is None and run.error is None:
                 try:
                     run.summary = run.trainer.fit(run.data, run.folder, run.views)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     run.error = error
                 ended(run)
 
@@ -104,7 +104,7 @@ def _closed(job: Job, folder: Path, run: Run, board: TensorBoard, console: Conso
             show_result(job, folder, board, console, run.summary)
             console.finish(run.summary, folder)
             return run.summary
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         error = failure
     finally:
         with suppress(OSError):

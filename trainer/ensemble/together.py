@@ -95,7 +95,7 @@ class Together:
                     if 2 * len(self.going) <= len(self.members) and self.going:
                         self.part()
                         self._join(list(self.going.values()))
-        except Exception:
+        except (Exception, SystemExit):
             self.stack.roll_back()
             self.part()
             raise
@@ -169,7 +169,7 @@ class Together:
             batches = [each(lambda values: values[k], batch) for batch in batches]
         try:
             run.trainer._step(batches)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
             self._failed(k, run, error)
 
     def _between_steps(self, batches: int, signals: StopSignals) -> None:
@@ -215,7 +215,7 @@ class Together:
 
     def _failed(self, k: int, run: Run, error: BaseException) -> None:
         """What `Trainer.fit` does where anything raises, unless it was the closing itself."""
-        run.error = error if isinstance(error, Exception) else None
+        run.error = error if isinstance(error, Exception | SystemExit) else None
         if self.going.pop(k, None):
             self._leave(k, run)
             run.trainer.ending = Ending.by_error(error)
