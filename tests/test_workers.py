@@ -1,4 +1,4 @@
-"""Work in processes of its own: what is said arrives, a death is told of, nothing outlives its parent."""
+"""Work in processes of its own: what is said arrives, a death is told of, nothing is left behind."""
 
 from __future__ import annotations
 

@@ -35,18 +35,14 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     ``resume=auto`` is the newest unfinished run with the same overrides, or a new run if there is none.
     With ``-m``, or a folder that holds a sweep, the same for a sweep: jobs that are done stay as they
-    are (see `trainer.hooks.run`); so does the sweep's own command with ``sweep_dir=<folder>``. A task that does not train leaves ``.hydra/`` as it is, which says
-    what the run is. Arguments without ``resume`` come back as they are.
+    are (see `trainer.hooks.run`). So they do under ``sweep_dir=<folder>``, beside the sweep's own
+    command. A task that does not train leaves ``.hydra/`` as it is, which says what the run is.
+    Arguments without either come back as they are.
 
     Raises:
         CannotResume: if the folder is no run, or its overrides do more than choose and set values.
     """
-    arguments = [
-        f"hydra.sweep.dir={_quoted(Path(a.removeprefix('sweep_dir=')))}"
-        if a.startswith("sweep_dir=")
-        else a
-        for a in arguments
-    ]
+    arguments = [_sweep_dir(argument) for argument in arguments]
     wanted = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
     if not wanted or wanted[-1] in ("", "null"):
@@ -70,6 +66,11 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if sweep:
         return [*dict.fromkeys([*flags, "-m"]), *stored, *typed, f"hydra.sweep.dir={_quoted(folder)}"]
     return [*flags, *stored, *typed, *here]
+
+
+def _sweep_dir(argument: str) -> str:
+    key, _, folder = argument.partition("=")
+    return f"hydra.sweep.dir={_quoted(Path(folder))}" if key == "sweep_dir" else argument
 
 
 def overrides_of(folder: Path) -> list[str]:
