@@ -78,6 +78,8 @@ class Crew:
         unit.left = set(unit.numbers)
         number = unit.numbers[0] if len(unit.numbers) == 1 else None
         work = partial(self._work, unit)
+        if number is not None and self.waiting:
+            import matplotlib.figure  # noqa: F401  # 0.4 s: once here, and not in each process that draws
         if can_fork():
             workers.start(unit, number, work, self.plan.threads)
             return

@@ -80,7 +80,7 @@ def _same(one: Path, other: Path, exact: bool) -> bool:
         return records[0] == records[1]
     lines = [[json.loads(line) for line in record.splitlines()] for record in records]
     return len(lines[0]) == len(lines[1]) and all(
-        a.keys() == b.keys() and all(math.isclose(a[k], b[k], rel_tol=1e-2, abs_tol=1e-3) for k in a)
+        a.keys() == b.keys() and all(a[k] == b[k] or math.isclose(a[k], b[k], rel_tol=1e-3) for k in a)
         for a, b in zip(*lines, strict=True)
     )
 
