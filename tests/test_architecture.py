@@ -26,7 +26,8 @@ LAYERS = {
     **dict.fromkeys(("lanes", "field", "parallel_plot", "report_plot", "stability_plot"), (1, "views")),
     "loop": (1, "loop"),
     **dict.fromkeys(
-        ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly"), (2, "tasks")
+        ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly", "crew", "planning"),
+        (2, "tasks"),
     ),
     **dict.fromkeys(
         ("ensemble", *(f"ensemble.{name}" for name in ("alike", "member", "ordinary", "run", "stack"))),

@@ -27,14 +27,14 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
-from trainer.closing import short
 from trainer.composing import Composing
 from trainer.console import Console
-from trainer.jointly import Outcomes
 from trainer.plotting import Plots
 from trainer.resume import differing_keys, lock, status_of
+from trainer.rng import seed_everything
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
+from trainer.workers import can_fork, own_threads
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
 MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
@@ -54,13 +54,14 @@ def run(config: DictConfig) -> Outcome:
     folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
-        if (summary := _trained.pop(folder, None)) is not None:
-            print(f"\t   {short(summary)}" if summary["objective"] else "", flush=True)
+        if (summary := _ended.pop(folder, None)) is not None:
+            pass  # it has run in another process, and was told of
         elif (summary := swept_before(folder)) is None:
-            summary = _attempt(config, choices, folder)
+            summary = attempt(config, choices, folder)
         else:
             print("\t   done before, and kept", flush=True)
-        _finished.append(SweptJob(list(hydra_config.overrides.task), folder, summary))
+        overrides = list(hydra_config.overrides.task)
+        _finished[hydra_config.job.num] = SweptJob(overrides, folder, summary)
     else:
         job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
         with _locks.pop(folder, None) or lock(folder):
@@ -68,13 +69,24 @@ def run(config: DictConfig) -> Outcome:
     return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
 
 
-def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """A job of a sweep, continued if it was cut short; its failure is told and is not that of others."""
+def attempt(
+    config: DictConfig, choices: Mapping[str, str], folder: Path, job: Job | None = None
+) -> dict[str, Any]:
+    """A job of a sweep, continued if it was cut short; its failure is told and is not that of others.
+
+    Args:
+        config: of the job.
+        choices: the option chosen in each config group.
+        folder: of the job; exists.
+        job: what was prepared of that config, and has not been used.
+    """
     if (folder / "metrics.jsonl").exists():
-        config = OmegaConf.merge(config, {"resume": str(folder)})  # type: ignore[assignment]
+        config, job = OmegaConf.merge(config, {"resume": str(folder)}), None  # type: ignore[assignment]
     try:
         with lock(folder):
-            job = prepare(config, choices)
+            if job is None:
+                return prepare(config, choices).run(folder, Console(brief=True))
+            seed_everything(job.trainer.seed)
             return job.run(folder, Console(brief=True))
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
@@ -85,27 +97,19 @@ def is_fresh(folder: Path) -> bool:
     return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
 
 
-def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: Path) -> Job | None:
-    """A job of a sweep that may be trained with others, its folder locked; None for one that has to run
-    by itself, because it does something else, or cannot even be prepared."""
+def ready(number: int, config: DictConfig, choices: Mapping[str, str]) -> Job | None:
+    """A job of a sweep that may be trained with others; None for one that has to run by itself, because
+    it does something else, or cannot even be prepared."""
     try:
         job = _ready.pop(number, None) or prepare(config, choices)
-        if not isinstance(job, Job) or type(job.task) is not Train:
-            return None
-        _locks[folder] = lock(folder)
-        return job
-    except (Exception, SystemExit):  # `run` will meet it again, and tell
+    except (Exception, SystemExit):  # `attempt` will meet it again, and tell
         return None
+    return job if isinstance(job, Job) and type(job.task) is Train else None
 
 
-def trained_jointly(jobs: Mapping[int, tuple[Job, Path]], outcomes: Outcomes) -> None:
-    """Keeps what became of jobs that were trained with others until `run` is asked for them."""
-    for number, (_, folder) in jobs.items():
-        _locks.pop(folder).close()
-        if number in outcomes.errors:
-            _trained[folder.resolve()] = keep_failure(folder, outcomes.errors[number])
-        elif number in outcomes.summaries:
-            _trained[folder.resolve()] = outcomes.summaries[number]
+def has_ended(folder: Path, summary: dict[str, Any]) -> None:
+    """Keeps what became of a job elsewhere until `run` is asked for it."""
+    _ended[folder.resolve()] = summary
 
 
 def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
@@ -129,13 +133,15 @@ class Preflight(Callback):
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # other sweepers decide on their jobs as they go
-        for kept in (_finished, _ready, _trained):
+        for kept in (_finished, _ready, _ended):
             kept.clear()
         taken: set[str] = set()
         shared: dict[str, Any] = {}
         loader: Any = GlobalHydra.instance().config_loader()
         loader.load_sweep_config = Composing(loader.load_sweep_config)
         keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
+        if keeps and can_fork():
+            own_threads()
         room = MOST_BYTES
         for number, overrides in enumerate(_jobs_of(config, loader)):
             job_config = loader.load_sweep_config(config, list(overrides))
@@ -157,7 +163,7 @@ class Preflight(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Shows all jobs in one table, best first."""
-        close_sweep(_finished, Path(config.hydra.sweep.dir))
+        close_sweep([_finished[n] for n in sorted(_finished)], Path(config.hydra.sweep.dir))
 
 
 def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
@@ -238,8 +244,8 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.
 _prepared: dict[str, Job | Plots] = {}
-_finished: list[SweptJob] = []
+_finished: dict[int, SweptJob] = {}  # by number; not always in that order
 _locks: dict[Path, TextIO] = {}
 _ready: dict[int, Job] = {}
-_trained: dict[Path, dict[str, Any]] = {}
+_ended: dict[Path, dict[str, Any]] = {}
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

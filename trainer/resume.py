@@ -36,17 +36,19 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     ``resume=auto`` is the newest unfinished run with the same overrides, or a new run if there is none.
     With ``-m``, or a folder that holds a sweep, the same for a sweep: jobs that are done stay as they
-    are (see `trainer.hooks.run`). A task that does not train leaves ``.hydra/`` as it is, which says
-    what the run is. Arguments without ``resume`` come back as they are.
+    are (see `trainer.hooks.run`). So they do under ``sweep_dir=<folder>``, beside the sweep's own
+    command. A task that does not train leaves ``.hydra/`` as it is, which says what the run is.
+    Arguments without either come back as they are.
 
     Raises:
         CannotResume: if the folder is no run, or its overrides do more than choose and set values.
     """
+    arguments = [_sweep_dir(argument) for argument in arguments]
     wanted = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
     if not wanted or wanted[-1] in ("", "null"):
         return list(arguments)
-    sweeping = bool({"-m", "--multirun"} & set(rest))
+    sweeping = any(a in ("-m", "--multirun") or a.startswith("sweep=") for a in rest)
     folder = _newest_unfinished(rest, sweeping) if wanted[-1] == "auto" else Path(wanted[-1])
     if folder is None:
         return rest
@@ -67,6 +69,11 @@ def expand(arguments: Sequence[str]) -> list[str]:
     # A job of a sweep=… is one run; its sweep config may set more than the keys it sweeps.
     here += ["hydra.mode=RUN"] if any(item.startswith("sweep=") for item in stored) else []
     return [*flags, *stored, *typed, *here]
+
+
+def _sweep_dir(argument: str) -> str:
+    key, _, folder = argument.partition("=")
+    return f"hydra.sweep.dir={_quoted(Path(folder))}" if key == "sweep_dir" else argument
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -145,7 +152,9 @@ def lock(folder: Path) -> TextIO:
 
 
 def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
-    typed = {a for a in _overrides_in(arguments) if not a.startswith(("resume_allow=", "task="))}
+    # Hydra's own settings say how a run is started, not what it is, and are kept elsewhere.
+    passing = ("resume_allow=", "task=", "hydra.", "hydra/")
+    typed = {a for a in _overrides_in(arguments) if not a.startswith(passing)}
     where = f"sweeps/*/{SWEEP}" if sweeping else f"*/*/{RUN}"
     for path in sorted(Path("outputs").glob(where), reverse=True):
         folder = path.parent if sweeping else path.parent.parent

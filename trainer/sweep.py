@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,18 +70,27 @@ def swept_before(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def keep_failure(folder: Path, error: BaseException) -> dict[str, Any]:
-    """Prints what a job failed of, in a line, and leaves the traceback and a summary in its folder."""
+def keep_failure(
+    folder: Path, error: BaseException | str, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Says what a job failed of, in a line, and leaves a summary, and the traceback if there is one, in
+    its folder; unless another process works there."""
     if isinstance(error, SystemExit):
         reason = error.code if isinstance(error.code, str) else f"it called sys.exit({error.code})"
-    else:
+    elif isinstance(error, BaseException):
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    else:
+        reason = error
     summary = {"status": "failed", "reason": reason, "objective": None}
     path = folder / "traceback.txt"
-    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    if status_of(folder) != "failed":  # it did not come to train
-        write_summary(folder, summary)
-    print(f"\t   failed: {reason} ({typed(path)})", flush=True)
+    if isinstance(error, BlockingIOError):
+        path = folder
+    else:
+        trace = traceback.format_exception(error) if isinstance(error, BaseException) else [reason, "\n"]
+        path.write_text("".join(trace), encoding="utf-8")
+        if status_of(folder) != "failed":  # it did not come to train
+            write_summary(folder, summary)
+    say(f"\t   failed: {reason} ({typed(path)})")
     return summary
 
 

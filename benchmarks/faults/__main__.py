@@ -20,7 +20,7 @@ from benchmarks.faults.disks import all_damaged, damaged, disk_full, events_full
 from benchmarks.faults.kills import asked_to_stop, killed_at_any_instant, killed_inside_a_save
 from benchmarks.faults.runs import Row
 from benchmarks.faults.soak import soak
-from benchmarks.faults.sweeps import failing_jobs, killed_sweep, started_together
+from benchmarks.faults.sweeps import failing_jobs, failing_jobs_in_turn, killed_sweep, started_together
 from benchmarks.faults.workers import failing_worker
 
 ROWS: dict[str, Row] = {
@@ -32,6 +32,7 @@ ROWS: dict[str, Row] = {
     "6      newest checkpoint damaged": damaged,
     "7      all checkpoints damaged": all_damaged,
     "10     jobs of a sweep fail": failing_jobs,
+    "10     the same, basic launcher": failing_jobs_in_turn,
     "11     the sweep is killed": killed_sweep,
     "12     runs started together": started_together,
     "13     a data worker fails": failing_worker,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, get_worker_info
 
+from trainer.clipping import ClipByNorm, Clipped
 from trainer.data.mapstyle import MapStyleData
 
 
@@ -57,18 +58,39 @@ class Noisy(nn.Sequential):
 
 
 def failing(fails: str | None, after: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean squared error; after so many calls it raises, exits, or asks for all the memory there is."""
+    """Mean squared error that fails after so many calls; see `fail`."""
     calls = 0
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         if fails and calls > after:
-            if fails == "raises":
-                raise RuntimeError("the loss is broken")
-            if fails == "exits":
-                sys.exit(7)
-            bytearray(2**62)
+            fail(fails)
         return (predictions - targets).square().mean()
 
     return loss
+
+
+class FailingClip(ClipByNorm):
+    """A clip by the norm that fails after so many calls; see `fail`. Its runs can be trained as one."""
+
+    def __init__(self, max_norm: float, fails: str | None, after: int) -> None:
+        super().__init__(max_norm)
+        self.fails, self.left = fails, after
+
+    def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
+        self.left -= 1
+        if self.fails and self.left < 0:
+            fail(self.fails)
+        return super().__call__(gradients, norm)
+
+
+def fail(how: str) -> None:
+    """Raises, exits, asks for all the memory there is, or is killed."""
+    if how == "raises":
+        raise RuntimeError("the loss is broken")
+    if how == "exits":
+        sys.exit(7)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    bytearray(2**62)

@@ -86,3 +86,14 @@ def prepared(folder: Path, rng: random.Random) -> list[str]:
     code, out = finish(start(folder, *job, "hydra.run.dir=whole"))
     assert code == 0, out
     return job
+
+
+def alive(folder: Path) -> bool:
+    """Whether a process still works in the folder."""
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if process.resolve() == folder:
+                return True
+        except OSError:  # it has ended, or is another user's
+            continue
+    return False

@@ -6,7 +6,7 @@ import random
 import time
 from pathlib import Path
 
-from benchmarks.faults.runs import finish, start
+from benchmarks.faults.runs import alive, finish, start
 
 
 def failing_worker(folder: Path, rng: random.Random) -> bool:
@@ -18,15 +18,4 @@ def failing_worker(folder: Path, rng: random.Random) -> bool:
     code, out = finish(run)
     told = {"killed": "exited or was killed", "hangs": "gave nothing for 2 s", "raises": "sample 7 is"}
     quick = time.monotonic() - began < 30
-    return code == 1 and quick and told[how] in out and not _alive(folder)
-
-
-def _alive(folder: Path) -> bool:
-    """Whether a process still works in the folder."""
-    for process in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if process.resolve() == folder:
-                return True
-        except OSError:  # it has ended, or is another user's
-            continue
-    return False
+    return code == 1 and quick and told[how] in out and not alive(folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from trainer import hooks
 from trainer.composing import Yaml
-from trainer.jointly import train_jointly
+from trainer.console import Console
+from trainer.crew import Crew
+from trainer.sweep import swept_before
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,12 @@ class Start:
     config: DictConfig
     plain: DictConfig
     folder: Path
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """The option of each config group."""
+        choices: Mapping[str, str] = self.config.hydra.runtime.choices
+        return choices
 
 
 def launch(
@@ -54,34 +63,45 @@ def launch(
     sweep = Path(str(config.hydra.sweep.dir))
     sweep.mkdir(parents=True, exist_ok=True)
     log.info(f"Launching {len(job_overrides)} jobs locally")
-    starts = [
-        _start(context, config, first + place, list(overrides), sweep)
+    starts = {
+        first + place: _start(context, config, first + place, list(overrides), sweep)
         for place, overrides in enumerate(job_overrides)
-    ]
-    written, yaml = set(), Yaml()
+    }
+    yaml, speaker, console = Yaml(), [-1], Console(brief=True)
+    returns: dict[int, JobReturn] = {}
     ready = {}
-    for start in starts:
-        if hooks.is_fresh(start.folder):
-            _begin(context, task, start, yaml)
-            written.add(start.number)
-            job = hooks.ready(
-                start.number, start.plain, start.config.hydra.runtime.choices, start.folder
-            )
-            if job is not None:
-                ready[start.number] = (job, start.folder)
-    outcomes = train_jointly(ready, strategy)
-    _tell(outcomes.apart, len(starts))
-    hooks.trained_jointly(ready, outcomes)
-    returns = []
-    for start in starts:
-        log.info(f"\t#{start.number} : {' '.join(filter_overrides(start.overrides))}")
-        if start.number not in written:
-            _begin(context, task, start, yaml)
-        done = start.number in outcomes.summaries  # nothing is left that could log
-        returns.append(_run(context, task, start, logs=not done))
-        if not done:
-            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    return returns
+
+    def say(number: int | None, line: str) -> None:
+        if number is not None and number != speaker[0]:
+            log.info(f"\t#{number} : {' '.join(filter_overrides(starts[number].overrides))}")
+            speaker[0] = number
+        console.line(line)
+
+    def alone(number: int) -> dict[str, Any]:
+        start = starts[number]
+        with _surroundings(start, config):
+            job, _ = ready.get(number, (None, None))
+            return hooks.attempt(start.plain, start.choices, start.folder, job)
+
+    def ended(number: int, summary: dict[str, Any]) -> None:
+        hooks.has_ended(starts[number].folder, summary)
+        returns[number] = _run(context, task, starts[number])
+
+    for number, start in starts.items():
+        fresh = hooks.is_fresh(start.folder)
+        _begin(context, task, start, yaml)
+        if (summary := swept_before(start.folder)) is not None:
+            say(number, "\t   done before, and kept")
+            ended(number, summary)
+        elif fresh and (job := hooks.ready(number, start.plain, start.choices)) is not None:
+            ready[number] = (job, start.folder)
+    folders = {number: start.folder for number, start in starts.items()}
+    crew = Crew(ready, folders, alone, ended, say, strategy)
+    stopped = crew.run([number for number in starts if number not in returns])
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    if stopped is not None:  # as a job does that is asked to stop
+        raise SystemExit(128 + stopped)
+    return [returns[number] for number in starts]
 
 
 def _start(
@@ -107,37 +127,44 @@ def _begin(context: HydraContext, task: TaskFunction, start: Start, yaml: Yaml) 
             "overrides.yaml": OmegaConf.to_yaml(start.config.hydra.overrides.task),
         }
         for name, text in texts.items():
-            (kept / name).write_text(text, encoding="utf-8")
+            partial = kept / f"{name}.partial"  # or a kill would leave a config that is another's
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(kept / name)
     context.callbacks.on_job_start(config=start.config, task_function=task)
 
 
-def _run(context: HydraContext, task: TaskFunction, start: Start, logs: bool) -> JobReturn:
-    """Calls the task, in the surroundings that Hydra makes for it."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = start.config  # whole: to take out its own node would copy all
+def _run(context: HydraContext, task: TaskFunction, start: Start) -> JobReturn:
+    """Calls the task, which has only to return what the job has come to."""
     answer = JobReturn(overrides=list(start.overrides), cfg=start.plain)
     answer.hydra_cfg = start.config
     answer.working_dir, answer.task_name = os.getcwd(), JobRuntime.instance().get("name")
-    try:
-        if logs:
-            configure_log(start.config.hydra.job_logging, start.config.hydra.verbose)
-        with env_override(start.config.hydra.job.env_set):
-            try:
-                answer.return_value = task(start.plain)
-                answer.status = JobStatus.COMPLETED
-            except Exception as error:
-                answer.return_value, answer.status = error, JobStatus.FAILED
-            context.callbacks.on_job_end(config=start.config, job_return=answer)
-    finally:
-        HydraConfig.instance().cfg = before
+    with _naming(start):
+        try:
+            answer.return_value = task(start.plain)
+            answer.status = JobStatus.COMPLETED
+        except Exception as error:
+            answer.return_value, answer.status = error, JobStatus.FAILED
+        context.callbacks.on_job_end(config=start.config, job_return=answer)
     return answer
 
 
-def _tell(apart: dict[int, str], jobs: int) -> None:
-    """Which jobs run alone, and why; a line for each reason."""
-    by_reason: dict[str, list[int]] = {}
-    for number, reason in apart.items():
-        by_reason.setdefault(reason, []).append(number)
-    for reason, numbers in by_reason.items():
-        named: Any = "all jobs" if len(numbers) == jobs else ", ".join(map(str, numbers))
-        print(f"one by one: {named} ({reason})", flush=True)
+@contextmanager
+def _naming(start: Start) -> Iterator[None]:
+    """In it, Hydra's config is that of the job."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = start.config  # whole: to take out its own node would copy all
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _surroundings(start: Start, config: DictConfig) -> Iterator[None]:
+    """What Hydra makes for a job at work: its config, its log, its variables."""
+    configure_log(start.config.hydra.job_logging, start.config.hydra.verbose)
+    try:
+        with _naming(start), env_override(start.config.hydra.job.env_set):
+            yield
+    finally:
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)

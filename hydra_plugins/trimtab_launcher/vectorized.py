@@ -1,4 +1,4 @@
-"""Hydra's entry to `trainer.jointly`. Imported at every start, so nothing heavy is."""
+"""Hydra's entry to `trainer.crew`. Imported at every start, so nothing heavy is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 
 class VectorizedLauncher(Launcher):
-    """Trains the jobs of a sweep that differ only in numbers as one, and the others one by one.
+    """Trains the jobs of a sweep that differ only in numbers as one, and the others each by itself.
 
     Args:
-        strategy: "auto", "stacked" or "alone", see `trainer.jointly.train_jointly`.
+        strategy: "auto", "stacked", "processes" or "alone", see `trainer.crew.Crew`.
     """
 
     def __init__(self, strategy: str = "auto") -> None:

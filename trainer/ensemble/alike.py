@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -18,7 +19,8 @@ from trainer.recomputing import recomputes
 from trainer.rng import rng_state, set_rng_state
 
 SHARE = 0.5  # of the memory that is free, for the runs that are trained as one
-MOST = 256  # runs at once: each holds two files open
+MOST = 256  # runs at once: each holds three files open
+PROCESS = 2**27  # bytes that a fork makes its own before it has trained anything
 COPIES = 8  # of a row: weights, gradients, moments, and what an update makes on its way
 
 
@@ -61,13 +63,24 @@ def grouped(runs: Sequence[Run]) -> tuple[list[list[int]], dict[int, str]]:
     return several, {n: apart.get(n) or "no other job is like it" for n in sorted(alone | apart.keys())}
 
 
-def chunked(runs: Sequence[Run], group: Sequence[int]) -> list[list[int]]:
-    """The group in parts of which each fits into the memory that is free."""
-    free = SHARE * _free_memory()
+def chunked(runs: Sequence[Run], group: Sequence[int], parts: int = 1) -> list[list[int]]:
+    """The group in so many parts of about the same size, or in more: that many of them have to fit into
+    the memory that is free."""
+    free = SHARE * _free_memory() / parts
     most = min(MOST, max(1, int(free / max(1, _bytes(runs[group[0]])))))
-    parts = -(-len(group) // most)
-    size = -(-len(group) // parts)
-    return [list(group[first : first + size]) for first in range(0, len(group), size)]
+    parts = min(len(group), max(parts, -(-len(group) // most)))
+    ends = [-(-len(group) * part // parts) for part in range(parts + 1)]
+    return [list(group[first:end]) for first, end in pairwise(ends)]
+
+
+def side_by_side(runs: Sequence[Run], most: int) -> int:
+    """How many of the runs, ``most`` or fewer, fit into the memory that is free, each by itself."""
+    largest = max(runs, key=lambda run: sum(int(p.nbytes) for p in run.trainer.parameters))
+    try:
+        taken = PROCESS + _bytes(largest)
+    except Exception:  # which the run will meet again, and tell
+        return most
+    return max(1, min(most, int(SHARE * _free_memory() / taken)))
 
 
 def _alone(trainer: Trainer) -> str:

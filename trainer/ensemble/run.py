@@ -34,7 +34,7 @@ class Run:
     folder: Path | None = None
     views: Sequence[View] = ()
     summary: dict[str, Any] | None = None
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
 
 
 @dataclass(slots=True)

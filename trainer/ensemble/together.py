@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -41,9 +41,11 @@ class Together:
 
     Args:
         runs: at least one; their trainers stand at the same step.
+        ended: called with each run as soon as it has its summary or its error.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], ended: Callable[[Run], None] = lambda run: None) -> None:
+        self.ended = ended
         for run in runs:
             run.data = run.data.to(run.trainer.device, run.trainer.precision.dtype)
             if not run.trainer.model.training:
@@ -93,7 +95,7 @@ class Together:
                     if 2 * len(self.going) <= len(self.members) and self.going:
                         self.part()
                         self._join(list(self.going.values()))
-        except Exception:
+        except (Exception, SystemExit):
             self.stack.roll_back()
             self.part()
             raise
@@ -167,7 +169,7 @@ class Together:
             batches = [each(lambda values: values[k], batch) for batch in batches]
         try:
             run.trainer._step(batches)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
             self._failed(k, run, error)
 
     def _between_steps(self, batches: int, signals: StopSignals) -> None:
@@ -209,14 +211,17 @@ class Together:
         run = self.going.pop(k)
         self._leave(k, run)
         run.summary = run.trainer._close(run.trainer.step - self.first, self._seconds)
+        self.ended(run)
 
     def _failed(self, k: int, run: Run, error: BaseException) -> None:
         """What `Trainer.fit` does where anything raises, unless it was the closing itself."""
-        run.error = error if isinstance(error, Exception) else None
+        run.error = error if isinstance(error, Exception | SystemExit) else None
         if self.going.pop(k, None):
             self._leave(k, run)
             run.trainer.ending = Ending.by_error(error)
             run.trainer._close(run.trainer.step - self.first, self._seconds, save=False)
+        if run.error is not None:
+            self.ended(run)
 
     @property
     def _seconds(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from trainer.ensemble.run import Run
 from trainer.ensemble.together import Together
 from trainer.rng import rng_state, set_rng_state
 
-PASSES = 2
+PASSES = 3
 Found = TypeVar("Found")
 
 
@@ -62,6 +63,22 @@ def tried(together: Together) -> Trial:
         set_rng_state(stack.values.device, generators)
 
 
+def paces(run: Run, threads: int) -> tuple[float, float]:
+    """Seconds of a pass of one run, with one thread and with so many; its parts are used up."""
+    run.data = run.data.to(run.trainer.device, run.trainer.precision.dtype)
+    batches = list(islice(run.data.batches(0), run.trainer.accumulate))
+    found = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        seconds = []
+        for _ in range(PASSES):
+            began = time.perf_counter()
+            run.trainer.gradients(batches)
+            seconds.append(time.perf_counter() - began)
+        found.append(min(seconds))
+    return found[0], found[1]
+
+
 def _alone(together: Together, k: int, run: Run, batches: list[Batch]) -> tuple[list[Tensor], float]:
     """What a member finds in a pass of its own, and the seconds it takes."""
     mine = batches
@@ -74,15 +91,19 @@ def _alone(together: Together, k: int, run: Run, batches: list[Batch]) -> tuple[
 
 def _measured(together: Together, work: Callable[[], Found]) -> tuple[Found, float]:
     """What the work returns, from the state that the members are in, and how long it takes at best."""
-    before = rng_state(together.stack.values.device)
+    device = together.stack.values.device
+    before = rng_state(device)
+    # Of a thread alone the processor's seconds say the same, and other processes disturb them less.
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     seconds = []
     for _ in range(PASSES):
         together.stack.roll_back()
-        set_rng_state(together.stack.values.device, before)
-        began = time.perf_counter()
+        set_rng_state(device, before)
+        began = clock()
         found = work()
-        seconds.append(time.perf_counter() - began)
-    set_rng_state(together.stack.values.device, before)
+        seconds.append(clock() - began)
+    set_rng_state(device, before)
     return found, min(seconds)
 
 
