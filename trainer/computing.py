@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def check_together(compile: bool, detect_anomaly: bool) -> None:
+def check_together(compile: bool, detect_anomaly: bool, processes: int = 1) -> None:
     """Refuses settings that exclude each other.
 
     Raises:
@@ -14,6 +14,11 @@ def check_together(compile: bool, detect_anomaly: bool) -> None:
     """
     if detect_anomaly and compile:
         raise ValueError("detect_anomaly must be false for a compiled model; use compile=false")
+    if detect_anomaly and processes > 1:
+        raise ValueError(
+            f"detect_anomaly must be false for {processes} processes, of which one alone would end; "
+            "start it without torchrun"
+        )
 
 
 def computed(model: nn.Module, compile: bool = False) -> nn.Module:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from trainer.data.parts import samples_of
 from trainer.data.tensors import Batch
 from trainer.diagnostics.anomaly import Detector
 from trainer.evaluation import Loss, split_loss
 from trainer.precision import Precision
+from trainer.processes import Processes
 from trainer.shares import Shares
 from trainer.shortcuts import backward
 
@@ -24,6 +26,7 @@ class Gradients:
         precision: in which the forward pass runs.
         with_shares: whether `shares` is to take in what each term of the loss adds to the gradient.
         detector: looks at every operation, and is slow; None for none.
+        processes: that have the other parts of the batches; None for none.
 
     Raises:
         Anomaly: in a call, where there is a detector and loss or gradient are not finite.
@@ -37,10 +40,14 @@ class Gradients:
         precision: Precision,
         with_shares: bool = False,
         detector: Detector | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.forward, self.loss, self.precision = forward, loss, precision
         self.parameters = parameters
-        self.shares = Shares(parameters, with_shares)
+        self.processes = processes or Processes()
+        self.shares = Shares(parameters, with_shares, self.processes.averaged)
+        beside = loss.parameters() if isinstance(loss, nn.Module) else ()
+        self.of_the_loss = [parameter for parameter in beside if parameter.requires_grad]
         self.detector = detector
 
     def __call__(
@@ -65,20 +72,27 @@ class Gradients:
     ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
         for parameter in self.parameters:
             parameter.grad = None
-        samples = sum(len(inputs) for inputs, _ in batches)
+        samples = sum(map(samples_of, batches))
         means: dict[str, Tensor] = {}
-        for inputs, targets in batches:
-            with self.precision.autocast():
-                loss, terms = split_loss(self.loss(self.forward(inputs), targets))
-            if log_due and self.shares.wanted:
-                self.shares.add(loss, terms, len(inputs) / samples)
-            values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
-            if len(batches) == 1:  # multiplying by one would cost every step two kernels
-                backward(loss)
-                means = values
-            else:
+        for number, batch in enumerate(batches, 1):
+            inputs, targets = batch
+            with self.processes.alone(self.forward, more=number < len(batches)):
+                with self.precision.autocast():
+                    loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+                if log_due and self.shares.wanted:
+                    size = samples_of(batch)
+                    self.shares.add(loss, terms, size / samples, len(inputs) / size)
+                values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
                 share = len(inputs) / samples
-                backward(loss * share)
-                means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
+                if share == 1:  # multiplying by one would cost every step two kernels
+                    backward(loss)
+                    means = values
+                else:
+                    backward(loss * share)
+                    means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
+        # Those of the model are those of all processes by now.
+        own = [parameter.grad for parameter in self.of_the_loss if parameter.grad is not None]
+        for gradient, mean in zip(own, self.processes.averaged(own), strict=True):
+            gradient.copy_(mean)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return means.pop(""), means, gradients

@@ -24,10 +24,11 @@ from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.ledger import Ledger
-from trainer.precision import Precision, pick_device
+from trainer.precision import Precision
+from trainer.processes import Processes
 from trainer.record import Record, View
 from trainer.refusals import Refusals
-from trainer.rng import rng_state, set_rng_state
+from trainer.rng import rng_state, seed_first, set_rng_state
 from trainer.schedulers import Horizon, Schedule
 from trainer.signals import StopSignals
 from trainer.snapshot import Snapshots
@@ -71,6 +72,7 @@ class Trainer:
         detect_anomaly: look at every operation, slowly; a NaN or inf ends the run, its origin named.
         refusals: which refused steps to keep in the run folder; None is `Refusals()`.
         diagnostics: what to measure inside the model; None is nothing.
+        processes: that each take a part of every batch; None is this one alone.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -87,6 +89,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         refusals: Refusals | None = None,
         diagnostics: Diagnostics | None = None,
+        processes: Processes | None = None,
         objective: str | None = None,
         max_epochs: int | None = 10,
         max_steps: int | None = None,
@@ -98,8 +101,9 @@ class Trainer:
         detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
-        check_together(compile, detect_anomaly)
-        self.device = pick_device(device)
+        self.processes = processes or Processes()
+        check_together(compile, detect_anomaly, self.processes.size)
+        self.device = self.processes.device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
         self.log_every = checks.whole("log_every", log_every, at_least=1)
@@ -130,7 +134,8 @@ class Trainer:
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
         self.diagnostics.bind(self.model, loss, self.parameters, compile)
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
-        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None)
+        detector = Detector(self.model, loss) if detect_anomaly else None
+        self.gradients = Gradients(*step, detector, self.processes)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -149,21 +154,22 @@ class Trainer:
         Raises:
             Exception: whatever model, loss or data raise; the summary then says ``failed``.
         """
-        data = data.to(self.device, self.precision.dtype)
+        data = self.processes.own(data.to(self.device, self.precision.dtype))
+        folder, views = (folder, views) if self.processes.leads else (None, ())
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
         self.record.open(data, folder, views, self.step)
         self.refusals.open(folder, self.modules, self.guard)
         began, first = time.perf_counter(), self.step
-        if first == 0:
-            torch.manual_seed(self.seed)
+        seed_first(self.seed, self.step)
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
             if self.guard.snapshot_every and not self.snapshots.taken:
                 self.snapshots.take()  # trouble in the first steps is the commonest
-            with StopSignals() as signals:
+            with self.processes.watching(), StopSignals() as signals:
+                self.gradients.forward = self.processes.shared(self.forward, self.step)
                 for batches in self._steps(data, horizon.steps):
-                    self._step(batches)
+                    self._step(batches, signals.received)
                     self.step += 1
                     self.batch += len(batches)
                     self._between_steps(data, horizon, signals)
@@ -188,13 +194,15 @@ class Trainer:
             if self.batch:  # or it would ask for the rest of this epoch for ever
                 raise ValueError(f"batches_per_epoch must be how many data yields, {self.batch}")
 
-    def _step(self, batches: Sequence[Batch]) -> None:
+    def _step(self, batches: Sequence[Batch], signal: int | None = None) -> None:
         """One step as a transaction."""
+        self.processes.seed(self.seed, self.step)
         self.refusals.begin(batches, self.step + 1, self.epoch, self.batch)
         self.transaction.begin()
         with self.diagnostics.forward(self.log_due):
             loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
-        norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
+        measured = self.transaction.measure(gradients, self.clip.norm_type)
+        loss, terms, norm, buffers = self.processes.agreed(loss, terms, *measured, signal)
         refused = self.guard.judge(loss, norm, buffers)
         self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
@@ -207,6 +215,7 @@ class Trainer:
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
+        self.processes.even_out(self.transaction.watched, self.transaction.earlier)
         self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
         self.ending = self.ledger.enter(loss, norm, clipped, refused, terms, buffers, self.runs_ahead)
@@ -231,16 +240,16 @@ class Trainer:
         if epoch_ends and not self.ending:
             self.schedule.epoch_ended(self.record.last)
             self.epoch, self.batch = self.epoch + 1, 0
-        if signals.received and not self.ending:
-            self.ending = Ending.by_signal(signals.received)
+        if (signal := self.processes.signal(signals.received, self.log_due)) and not self.ending:
+            self.ending = Ending.by_signal(signal)
         if remembers and not self.guard.consecutive:
             self.snapshots.take()
         if saves and not self.ending:
             self._save()
 
     def _validate(self, data: Data) -> dict[str, float]:
-        autocast = self.precision.autocast
-        values = evaluate(self.forward, self.loss, data.validation(), data.metrics, autocast)
+        settings = (data.metrics, self.precision.autocast, self.processes.added)
+        values = evaluate(self.forward, self.loss, data.validation(), *settings)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
