@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checks, torchrun
-from trainer.data.parts import OwnRows
-from trainer.data.tensors import PROCESS, Data, seeded_generator
+from trainer.data.parts import OwnRows, samples_of
+from trainer.data.tensors import PROCESS, Batch, Data, seeded_generator
 from trainer.peers import START, ProcessLost, introduce, lost
 from trainer.precision import pick_device
 from trainer.rng import seed_everything
@@ -180,16 +180,20 @@ class Processes:
         asked = self.asked_to_stop
         return None if asked is None or not (asked.is_cpu or wait) else int(asked)
 
-    def even_out(self, buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    def even_out(
+        self, batches: Sequence[Batch], buffers: Sequence[Tensor], before: Sequence[Tensor]
+    ) -> None:
         """After a step: each buffer changes by the mean of what the processes changed it by.
 
         Args:
+            batches: of the step, by whose rows the processes weigh.
             buffers: floating-point, as they are now.
             before: as they were before the step, the same in all processes.
         """
         if self.size == 1 or not buffers:
             return
-        changes = [now - then for now, then in zip(buffers, before, strict=True)]
+        weight = sum(len(inputs) for inputs, _ in batches) / sum(map(samples_of, batches))
+        changes = [(now - then) * weight for now, then in zip(buffers, before, strict=True)]
         for buffer, then, change in zip(buffers, before, self.averaged(changes), strict=True):
             torch.add(then, change, out=buffer)
 
