@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from several import dies_at, together
+from several import together
+from several_runs import ALONE, Run, close, data, net, trained, trainer
 from torch import Tensor, nn
 
 from losses.combined import CombinedLoss
 from losses.dwa import DynamicWeightAverageLoss
 from losses.uncertainty import UncertaintyLoss
-from trainer import checkpoint
-from trainer.checkpoint import Checkpoints
 from trainer.clipping import (
     AGC,
     SPAM,
@@ -30,16 +27,11 @@ from trainer.clipping import (
     ZClip,
 )
 from trainer.data.mapstyle import MapStyleData
-from trainer.data.tensors import TensorData
 from trainer.diagnostics import Diagnostics
 from trainer.faults.batches import SpoiledData
-from trainer.loop import Trainer
-from trainer.metrics import Metric
-from trainer.peers import ProcessLost
 from trainer.processes import Processes
 from trainer.torchrun import Place
 
-ALONE = Place()
 MODES: dict[str, Callable[[], Any]] = {
     "none": NoClip,
     "norm": lambda: ClipByNorm(0.3),
@@ -53,68 +45,6 @@ MODES: dict[str, Callable[[], Any]] = {
     "adagc": lambda: AdaGC(1.01, warmup=5),
     "spam": lambda: SPAM(10.5, every=10, warmup=5),
 }
-
-
-def data(**changes: Any) -> TensorData:
-    """37 samples, so that the last batch of an epoch is 5, of which one process has 2 and one 3."""
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(37, 3, generator=generator)
-    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3 * torch.randn(37, 1, generator=generator)
-    error = Metric(lambda p, t: (p - t).square().flatten(1).mean(1), higher_is_better=False)
-    return TensorData((x, y), (x[:9], y[:9]), batch_size=8, metrics={"mse": error}, **changes)
-
-
-def net(*more: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), *more, nn.Tanh(), nn.Linear(8, 1))
-
-
-def trainer(place: Place, model: nn.Module | None = None, **changes: Any) -> Trainer:
-    settings: dict[str, Any] = {"max_epochs": None, "max_steps": 20, "log_every": 1, "device": "cpu"}
-    model, loss = model or net(), changes.pop("loss", None) or nn.MSELoss()
-    parameters = [*model.parameters(), *(loss.parameters() if isinstance(loss, nn.Module) else ())]
-    optimizer = torch.optim.Adam(parameters, 0.01, betas=(0.9, 0.9))
-    processes = Processes(place=place)
-    settings |= {"precision": "fp64", "processes": processes, **changes}
-    return Trainer(model, loss, optimizer, **settings)
-
-
-class Losses:
-    """A view that keeps the recorded values of some tags."""
-
-    def __init__(self, *tags: str) -> None:
-        self.tags = tags or ("train/loss", "grad/norm", "val/mse")
-        self.rows: list[list[float]] = []
-
-    def scalars(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        self.rows.append([values[tag] for tag in self.tags if tag in values])
-
-    def note(self, line: str) -> None: ...
-    def histograms(self, step: int, values: Any) -> None: ...
-
-
-def flat(*parts: object) -> list[float]:
-    """Parameters and buffers of those that are modules."""
-    modules = [part for part in parts if isinstance(part, nn.Module)]
-    values = [value for module in modules for value in module.state_dict().values()]
-    return [float(entry) for value in values for entry in value.flatten().tolist()]
-
-
-Run = dict[str, Any]
-
-
-def trained(place: Place, source: Any = None, tags: tuple[str, ...] = (), **changes: Any) -> Run:
-    """What there is to compare of a run."""
-    kept, run = Losses(*tags), trainer(place, **changes)
-    summary = run.fit(source or data(), views=[kept])
-    outcome = {"rows": kept.rows, "weights": flat(run.model, run.loss)}
-    return outcome | {name: summary[name] for name in ("guard", "status")}
-
-
-def close(one: Run, other: Run, tolerance: float = 1e-9) -> bool:
-    rows = [pytest.approx(row, rel=tolerance, abs=tolerance) for row in one["rows"]]
-    weights = pytest.approx(one["weights"], rel=tolerance, abs=tolerance)
-    return bool(other["rows"] == rows and other["weights"] == weights)
 
 
 class Watched(torch.utils.data.Dataset[Any]):
@@ -168,8 +98,23 @@ CASES: dict[str, Callable[[Place], Run]] = {
     ),
     "nan in the first half": lambda place: trained(place, spoiled(entry=0, value=math.nan)),
     "nan in the second half": lambda place: trained(place, spoiled(entry=7, value=math.nan)),
+    "unused parameter": lambda place: trained(
+        place, model=Partly(), processes=Processes(find_unused=True, place=place)
+    ),
     "constant buffer": lambda place: trained(place, model=net(Constant())),
 }
+
+
+class Partly(nn.Module):
+    """A network of which a layer is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = net(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.used(x)
+        return y
 
 
 class Constant(nn.Module):
@@ -239,98 +184,6 @@ def test_every_clip_mode_follows_one_process_for_a_hundred_steps() -> None:
     follow(100)
 
 
-class Drops(nn.Module):
-    """What dropout has drawn in each step of this process."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drawn: list[float] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = nn.functional.dropout(torch.ones(8, dtype=x.dtype), 0.5, self.training)
-        if self.training:
-            self.drawn.append(float(mask @ 2 ** torch.arange(8, dtype=x.dtype)))
-        return x * mask
-
-
-def saving(
-    place: Place, folder: Path, resume: Path | None = None, *more: nn.Module, **changes: Any
-) -> Run:
-    """A run with a checkpoint every five steps, from the tenth of an earlier one where there is one."""
-    settings = {"checkpoints": Checkpoints(every_steps=5, every_seconds=None, keep=9), **changes}
-    run = trainer(place, net(*more), clip=ZClip(0.5, warmup=5), **settings)
-    if resume is not None:
-        run.load_state_dict(checkpoint.load(resume / "checkpoints" / "step-00000010.ckpt"))
-    run.fit(data(), folder / str(place.rank))
-    drawn = [module.drawn for module in run.model.modules() if isinstance(module, Drops)]
-    return {"weights": flat(run.model), "drawn": drawn, "statistics": flat(*run.model[1:-1])}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Run]]]:
-    """Runs that save and go on, in one process and in two."""
-    torch.set_num_threads(1)
-    at = tmp_path_factory.mktemp("saved")
-    once = {"max_steps": 1}
-    alone = {
-        "one": [saving(ALONE, at / "one")],
-        "one normalized": [saving(ALONE, at / "normalized", None, nn.BatchNorm1d(8), **once)],
-    }
-
-    def of_two(place: Place) -> dict[str, Run]:
-        return {
-            "two": saving(place, at / "two"),
-            "one, then two": saving(place, at / "one, then two", at / "one" / "0"),
-            "normalized": saving(place, at / "both normalized", None, nn.BatchNorm1d(8), **once),
-            "drawing": saving(place, at / "drawing", None, Drops(), nn.BatchNorm1d(8)),
-            "drawing, resumed": saving(
-                place, at / "again", at / "drawing" / "0", Drops(), nn.BatchNorm1d(8)
-            ),
-        }
-
-    both = together(of_two)
-    several = {name: [result[name] for result in both] for name in both[0]}
-    after = {"two, then one": [saving(ALONE, at / "two, then one", at / "two" / "0")]}
-    return at, alone | several | after
-
-
-Saved = tuple[Path, dict[str, list[Run]]]
-
-
-@pytest.mark.parametrize("name", ["two", "one, then two", "two, then one"])
-def test_a_run_goes_on_in_any_number_of_processes(saved: Saved, name: str) -> None:
-    _, runs = saved
-    expected = pytest.approx(runs["one"][0]["weights"], rel=1e-9, abs=1e-9)
-    assert all(run["weights"] == expected for run in runs[name])
-
-
-def test_a_run_that_draws_goes_on_bit_for_bit_in_as_many_processes(saved: Saved) -> None:
-    _, runs = saved
-    for whole, resumed in zip(runs["drawing"], runs["drawing, resumed"], strict=True):
-        assert resumed["weights"] == whole["weights"]
-        assert resumed["drawn"][0] == whole["drawn"][0][10:] != []
-
-
-def test_each_process_draws_its_own_and_keeps_the_statistics_of_all(saved: Saved) -> None:
-    _, runs = saved
-    first, second = runs["drawing"]
-    same = sum(a == b for a, b in zip(first["drawn"][0], second["drawn"][0], strict=True))
-    assert same <= 2, "of 20 masks of 8 bits"
-    assert len(set(first["drawn"][0])) > 10
-    assert first["weights"] == second["weights"], "with those of BatchNorm"
-    mean = slice(16, 24)  # of BatchNorm, behind its weight and bias, after one step on the same batch
-    alone, several = (runs[name][0]["statistics"][mean] for name in ("one normalized", "normalized"))
-    assert several == pytest.approx(alone, rel=1e-12)
-    assert any(abs(value) > 1e-3 for value in alone)
-
-
-def test_only_the_first_process_writes(saved: Saved) -> None:
-    at, _ = saved
-    assert {path.name for path in (at / "two").iterdir()} == {"0"}
-    names = {path.name for path in (at / "two" / "0").iterdir()}
-    assert names == {"metrics.jsonl", "summary.json", "checkpoints"}
-
-
 def test_a_process_fetches_its_own_rows_only() -> None:
     source, whole = mapstyle(), mapstyle()
     kept = Processes(place=Place(1, 2)).own(source)
@@ -342,51 +195,6 @@ def test_a_process_fetches_its_own_rows_only() -> None:
         assert torch.equal(part[1], targets[half:])
     assert source.train.fetched == 4 + 4 + 3  # type: ignore[attr-defined]  # of 8, 8 and 5
     assert sum(len(inputs) for inputs, _ in kept.validation()) == 5  # of 9
-
-
-def test_a_process_that_is_killed_ends_the_other_and_is_named(tmp_path: Path) -> None:
-    def run(place: Place) -> tuple[str, str]:
-        dies_at(5)(place)
-        try:
-            trainer(place).fit(data(), tmp_path)
-        except ProcessLost as error:
-            return type(error).__name__, str(error)
-        return "", ""
-
-    (kind, line), killed = together(run)
-    assert killed is None
-    assert kind == "ProcessLost"
-    assert line.startswith("process 1 (pid ")
-    assert line.endswith(" is gone: the others end too")
-    summary = (tmp_path / "summary.json").read_text()
-    assert '"status": "failed"' in summary
-    assert "process 1 (pid " in summary
-    assert not list((tmp_path).glob("checkpoints/*")), "of the middle of a step nothing is kept"
-
-
-def test_a_process_that_stands_still_is_not_waited_for(tmp_path: Path) -> None:
-    def run(place: Place) -> str:
-        dies_at(5, number=signal.SIGSTOP)(place)
-        try:
-            trainer(place, processes=Processes(timeout=1.0, place=place)).fit(data())
-        except ProcessLost as error:
-            return str(error)
-        return "went on"
-
-    assert "has been stopped" in together(run, answers=1)[0]
-
-
-def test_a_signal_to_one_process_is_a_decision_of_both(tmp_path: Path) -> None:
-    def run(place: Place) -> tuple[str, str, int]:
-        dies_at(5, number=signal.SIGTERM)(place)
-        summary = trainer(place).fit(data(), tmp_path)
-        return summary["status"], summary["reason"], summary["steps"]
-
-    first, second = together(run)
-    assert first == second
-    assert first[:2] == ("interrupted", "SIGTERM")
-    assert first[2] in (5, 6), "a checkpoint within one step"
-    assert (tmp_path / "checkpoints" / f"step-{first[2]:08d}.ckpt").exists()
 
 
 def test_processes_that_do_not_see_one_checkpoint_do_not_begin() -> None:
@@ -427,3 +235,19 @@ def test_nccl_needs_a_gpu() -> None:
 def test_an_anomaly_is_looked_for_by_one_process() -> None:
     with pytest.raises(ValueError, match="detect_anomaly must be false for 2 processes"):
         trainer(Place(0, 2), detect_anomaly=True)
+
+
+def test_a_parameter_without_a_gradient_is_said_how_to_be_allowed() -> None:
+    def run(place: Place) -> str:
+        with pytest.raises(RuntimeError) as raised:
+            trained(place, model=Partly())
+        return str(raised.value)
+
+    assert "trainer.processes.find_unused=true" in together(run)[1]
+
+
+def test_batch_normalization_is_said_to_see_its_own_rows() -> None:
+    several = Processes(place=Place(0, 2))
+    (note,) = several.notes(net(nn.BatchNorm1d(8)))
+    assert note.startswith("BatchNorm normalizes by the rows of each of 2 processes")
+    assert several.notes(net(nn.GroupNorm(2, 8))) == Processes().notes(net(nn.BatchNorm1d(8))) == []

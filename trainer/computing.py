@@ -21,6 +21,11 @@ def check_together(compile: bool, detect_anomaly: bool, processes: int = 1) -> N
         )
 
 
+def modules_of(**parts: object) -> dict[str, nn.Module]:
+    """Those of the parts that are modules, by name: a loss may be a function."""
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
+
 def computed(model: nn.Module, compile: bool = False) -> nn.Module:
     """What to call in the place of the model; its parameters and modes stay the model's.
 

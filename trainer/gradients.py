@@ -26,7 +26,6 @@ class Gradients:
         precision: in which the forward pass runs.
         with_shares: whether `shares` is to take in what each term of the loss adds to the gradient.
         detector: looks at every operation, and is slow; None for none.
-        processes: that have the other parts of the batches; None for none.
 
     Raises:
         Anomaly: in a call, where there is a detector and loss or gradient are not finite.
@@ -40,15 +39,24 @@ class Gradients:
         precision: Precision,
         with_shares: bool = False,
         detector: Detector | None = None,
-        processes: Processes | None = None,
     ) -> None:
         self.forward, self.loss, self.precision = forward, loss, precision
         self.parameters = parameters
-        self.processes = processes or Processes()
-        self.shares = Shares(parameters, with_shares, self.processes.averaged)
+        self.processes = Processes()
+        self.shares = Shares(parameters, with_shares)
         beside = loss.parameters() if isinstance(loss, nn.Module) else ()
         self.of_the_loss = [parameter for parameter in beside if parameter.requires_grad]
         self.detector = detector
+
+    def share(self, processes: Processes, step: int) -> None:
+        """Before the first step: from now on the gradients are those of all processes.
+
+        Args:
+            processes: that have the other parts of the batches.
+            step: where the run stands.
+        """
+        self.forward = processes.shared(self.forward, step)
+        self.processes, self.shares.averaged = processes, processes.averaged
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
-from trainer.computing import check_together, computed
+from trainer.computing import check_together, computed, modules_of
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
@@ -123,8 +123,7 @@ class Trainer:
         self.schedule = Schedule.of(scheduler, optimizer)
         self.checkpoints = checkpoints or Checkpoints()
         self.record = Record(objective)
-        parts = {"model": self.model, "loss": loss}
-        self.modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        self.modules = modules_of(model=self.model, loss=loss)
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
@@ -134,8 +133,7 @@ class Trainer:
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
         self.diagnostics.bind(self.model, loss, self.parameters, compile)
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
-        detector = Detector(self.model, loss) if detect_anomaly else None
-        self.gradients = Gradients(*step, detector, self.processes)
+        self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None)
         self.epoch = self.batch = self.step = 0
         self.log_due = False
         self.ending: Ending | None = None
@@ -167,7 +165,7 @@ class Trainer:
             if self.guard.snapshot_every and not self.snapshots.taken:
                 self.snapshots.take()  # trouble in the first steps is the commonest
             with self.processes.watching(), StopSignals() as signals:
-                self.gradients.forward = self.processes.shared(self.forward, self.step)
+                self.gradients.share(self.processes, self.step)
                 for batches in self._steps(data, horizon.steps):
                     self._step(batches, signals.received)
                     self.step += 1
@@ -224,7 +222,8 @@ class Trainer:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
-        saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
+        one_clock = self.processes.size == 1 or self.log_due  # or some would read what others do not
+        saves, every = self.checkpoints.due(self.step, one_clock), self.guard.snapshot_every or math.inf
         remembers = self.step % every == 0
         if self.log_due or saves or remembers or self.ending:
             self.ending = self.ledger.read(self.runs_ahead, self.ending)

@@ -61,7 +61,6 @@ class Processes:
         self.on = torch.device("cpu")
         self.asked_to_stop: Tensor | None = None
         self.table: PrefixStore | None = None
-        self.wrapped: DistributedDataParallel | None = None
 
     @property
     def leads(self) -> bool:
@@ -101,7 +100,7 @@ class Processes:
         Raises:
             ValueError: if the others stand elsewhere.
         """
-        if self.size == 1:
+        if self.size == 1 or isinstance(model, DistributedDataParallel):
             return model
         row = torch.tensor([float(step)], dtype=torch.float64, device=self.on)
         steps = sorted({int(value) for value in self._gathered(row).flatten().tolist()})
@@ -110,15 +109,13 @@ class Processes:
                 f"resume must lead all processes to one step, got {steps}: each of them has to see the "
                 "run folder"
             )
-        if self.wrapped is None or self.wrapped.module is not model:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the newest torch's
-                self.wrapped = DistributedDataParallel(
-                    model,
-                    broadcast_buffers=False,  # rank 0's are not all that counts: see `even_out`
-                    gradient_as_bucket_view=True,
-                    find_unused_parameters=self.find_unused,
-                )
-        return self.wrapped
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the newest torch's
+            return DistributedDataParallel(
+                model,
+                broadcast_buffers=False,  # rank 0's are not all that counts: see `even_out`
+                gradient_as_bucket_view=True,
+                find_unused_parameters=self.find_unused,
+            )
 
     def alone(self, model: nn.Module, more: bool) -> AbstractContextManager[None]:
         """Goes around forward and backward; where there are more to come in this step, the gradients
@@ -236,14 +233,20 @@ class Processes:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Says which process is gone where an exchange fails.
+        """Says why an exchange fails, in our words.
 
         Raises:
-            ProcessLost: then.
+            ProcessLost: if another process is gone.
+            RuntimeError: as it is, or if the others would wait for a gradient that there is not.
         """
         try:
             yield
         except RuntimeError as error:
+            if "find_unused_parameters" in str(error):
+                raise RuntimeError(
+                    "a parameter had no gradient in a step, for which the processes would wait; "
+                    "trainer.processes.find_unused=true looks for such parameters"
+                ) from error
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             raise ProcessLost(lost(self._table(), self.rank, self.size, self.timeout)) from None

@@ -66,15 +66,15 @@ class Shares:
     Args:
         parameters: what the gradient is taken into.
         wanted: whether whoever trains is to ask for them.
+
+    Attributes:
         averaged: as for `gradient_shares`.
     """
 
-    def __init__(
-        self, parameters: Iterable[Tensor], wanted: bool = True, averaged: Averaged = list
-    ) -> None:
+    def __init__(self, parameters: Iterable[Tensor], wanted: bool = True) -> None:
         self.parameters = list(parameters)
         self.wanted = wanted
-        self.averaged = averaged
+        self.averaged: Averaged = list
         self.means: dict[str, Tensor] = {}
 
     def add(self, total: Tensor, terms: Mapping[str, Tensor], weight: float, part: float = 1.0) -> None:

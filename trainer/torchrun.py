@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from trainer.resume import status_of
+from trainer.resume import expand, status_of
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
@@ -60,19 +60,20 @@ def store(seconds: float) -> TCPStore:
     return TCPStore(*address, is_master=opens, timeout=timedelta(seconds=seconds), multi_tenant=True)
 
 
-def restarted(arguments: Sequence[str]) -> list[str]:
-    """The arguments; where torchrun has started the processes anew (``--max-restarts``), with
-    ``resume=<folder>``, the run folder of the attempt before.
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """`trainer.resume.expand` of the arguments; where torchrun has started the processes anew
+    (``--max-restarts``), of those with ``resume=<folder>``, the run folder of the attempt before.
 
     Raises:
+        CannotResume: as there.
         SystemExit: if that run has diverged, which it would do again.
     """
     if Place.here().attempt == 0:
-        return list(arguments)
+        return expand(arguments)
     table = store(30.0)
     if not table.check([FOLDER]):  # it ended before it had one
-        return list(arguments)
+        return expand(arguments)
     folder = os.fsdecode(table.get(FOLDER))
     if status_of(Path(folder)) == "diverged":
         raise SystemExit(f"{folder} has diverged and is not started anew")
-    return [*(a for a in arguments if not a.startswith("resume=")), f"resume={folder}"]
+    return expand([*(a for a in arguments if not a.startswith("resume=")), f"resume={folder}"])
