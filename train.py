@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from trainer.explain import config_error
-from trainer.resume import expand
+from trainer.torchrun import expanded
 
 CONF = str(Path(__file__).parent.resolve() / "conf")
 EXIT_CODES: list[int] = []  # of the jobs that this process started
@@ -39,7 +39,7 @@ def main() -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print its errors itself, and exit 1 for all
     try:
-        sys.argv[1:] = expand(sys.argv[1:])
+        sys.argv[1:] = expanded(sys.argv[1:])
         job()
     except SystemExit as stop:
         if isinstance(stop.code, str):  # build.BadInput

@@ -37,6 +37,8 @@ ON_PURPOSE = {
         for key in ("parameters", "histograms", "shares")
     },
     ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
+    ("trainer/ddp", "max_epochs"): "as in trainer/default",
+    ("trainer/ddp", "processes"): "they are what it is there for",
 }
 FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics
 
@@ -48,7 +50,13 @@ def _id(option: Option) -> str:
 def _content(option: Option) -> dict[str, Any]:
     content = OmegaConf.to_container(OmegaConf.load(option.path))
     assert isinstance(content, dict), f"{_id(option)} must hold keys"
-    return {str(key): value for key, value in content.items()}
+    inherited: dict[str, Any] = {}
+    if option in PARTS:
+        above = [name for name in content.pop("defaults", []) if name != "_self_"]
+        siblings = {other.name: other for other in PARTS if other.group == option.group}
+        for name in above:
+            inherited |= _content(siblings[name])
+    return inherited | {str(key): value for key, value in content.items()}
 
 
 def _nodes() -> dict[str, dict[str, Any]]:

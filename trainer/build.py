@@ -94,7 +94,8 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
     if isinstance(task, Replay):  # begins with the weights that the run began with
         task.check(folder)
         return
-    job.notes.extend(_load(job.trainer, folder))
+    with job.trainer.processes.in_turn():  # one sets a damaged checkpoint aside for all
+        job.notes.extend(_load(job.trainer, folder))
     if isinstance(task, Train):
         _check_unfinished(job, config.resume)
     elif isinstance(task, Evaluate):
@@ -204,9 +205,7 @@ def _compose(
         schedule = fault.schedule(schedule, optimizer, horizon)
     trainer = part(
         "trainer",
-        model,
-        loss,
-        optimizer,
+        *(model, loss, optimizer),
         clip=clip,
         scheduler=schedule,
         guard=guard,
@@ -219,7 +218,7 @@ def _compose(
     rehearse(trainer, data, {name: f"{name}={choice}" for name, choice in choices.items()})
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     parts = {group: settings[group] for group in choices}
-    notes = []
+    notes = trainer.processes.notes(model)
     if config.trainer.get("compile") and diagnostics.activations:
         notes.append("activations are not watched where trainer.compile=true")
     return Job(task, trainer, data, choices, _numbers(config), parts, notes)

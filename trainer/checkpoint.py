@@ -143,12 +143,12 @@ class Checkpoints:
         self.saved_at = time.monotonic()
         self.best: tuple[float, int] | None = None
 
-    def due(self, step: int) -> bool:
-        """Whether to save now, after this step."""
+    def due(self, step: int, by_clock: bool = True) -> bool:
+        """Whether to save now, after this step; without ``by_clock`` as though no time passed."""
         if self.every_steps is not None and step % self.every_steps == 0:
             return True
         elapsed = time.monotonic() - self.saved_at
-        return self.every_seconds is not None and elapsed >= self.every_seconds
+        return by_clock and self.every_seconds is not None and elapsed >= self.every_seconds
 
     def save(self, folder: Path, step: int, state: dict[str, Any], score: float | None = None) -> Path:
         """Writes ``checkpoints/step-00001234.ckpt`` into the run folder, and drops what is not to stay.

@@ -16,7 +16,9 @@ from trainer.recomputing import recompute
 BACKENDS = ("inductor", "aot_eager")
 
 
-def check_together(compile: bool | str, precision: str, detect_anomaly: bool) -> None:
+def check_together(
+    compile: bool | str, precision: str, detect_anomaly: bool, processes: int = 1
+) -> None:
     """Refuses settings that exclude each other.
 
     Raises:
@@ -29,6 +31,16 @@ def check_together(compile: bool | str, precision: str, detect_anomaly: bool) ->
             "detect_anomaly must be false under precision=fp16, which now and then scales a gradient "
             "beyond its range and takes that back; use precision=bf16"
         )
+    if detect_anomaly and processes > 1:
+        raise ValueError(
+            f"detect_anomaly must be false for {processes} processes, of which one alone would end; "
+            "start it without torchrun"
+        )
+
+
+def modules_of(**parts: object) -> dict[str, nn.Module]:
+    """Those of the parts that are modules, by name: a loss may be a function."""
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
 def computed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
 
@@ -44,12 +44,14 @@ def evaluate(
     batches: Iterable[Batch],
     metrics: Mapping[str, Metric],
     autocast: Callable[[], AbstractContextManager[object]],
+    added: Callable[[Sequence[Tensor | float]], list[float]] | None = None,
 ) -> dict[str, float]:
     """Means over all samples of the batches: ``loss`` and every metric, by name; {} without batches.
 
-    One transfer at the end.
+    One transfer at the end. ``added`` brings sums to the host, together with those of whoever else has
+    a part of the batches.
     """
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, Tensor | float] = dict.fromkeys(("loss", *metrics), 0.0)
     count = 0
     with evaluating(model, loss):
         for inputs, targets in batches:
@@ -59,12 +61,10 @@ def evaluate(
             values = {"loss": total.double() * len(inputs)}
             for name, metric in metrics.items():
                 values[name] = metric.function(wide(predictions), targets).double().sum()
-            sums = {name: value + sums.get(name, 0.0) for name, value in values.items()}
+            sums = {name: value + sums[name] for name, value in values.items()}
             count += len(inputs)
-    if not count:
-        return {}
-    means = (torch.stack(list(sums.values())) / count).tolist()
-    return dict(zip(sums, means, strict=True))
+    *totals, samples = (added or _read)([*sums.values(), float(count)])
+    return {name: total / samples for name, total in zip(sums, totals, strict=True)} if samples else {}
 
 
 def image_samples(
@@ -83,6 +83,12 @@ def image_samples(
     with evaluating(model), autocast():
         samples = (inputs, model(inputs), targets)
     return tuple(tensor.float().cpu() for tensor in samples)  # type: ignore[return-value]
+
+
+def _read(values: Sequence[Tensor | float]) -> list[float]:
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    read = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [next(read) if isinstance(value, Tensor) else value for value in values]
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from trainer.data.parts import samples_of
 from trainer.data.tensors import Batch
 from trainer.diagnostics.anomaly import Detector
 from trainer.evaluation import Loss, split_loss
 from trainer.precision import Precision
+from trainer.processes import Processes
 from trainer.scaler import Scaler
 from trainer.shares import Shares
 from trainer.shortcuts import backward
@@ -43,8 +45,21 @@ class Gradients:
     ) -> None:
         self.forward, self.loss, self.precision = forward, loss, precision
         self.parameters = parameters
+        self.processes = Processes()
         self.shares = Shares(parameters, with_shares)
+        beside = loss.parameters() if isinstance(loss, nn.Module) else ()
+        self.of_the_loss = [parameter for parameter in beside if parameter.requires_grad]
         self.detector, self.scaler = detector, scaler
+
+    def share(self, processes: Processes, step: int) -> None:
+        """Before the first step: from now on the gradients are those of all processes.
+
+        Args:
+            processes: that have the other parts of the batches.
+            step: where the run stands.
+        """
+        self.forward = processes.shared(self.forward, step)
+        self.processes, self.shares.averaged = processes, processes.averaged
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
@@ -68,22 +83,29 @@ class Gradients:
     ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
         for parameter in self.parameters:
             parameter.grad = None
-        samples = sum(len(inputs) for inputs, _ in batches)
+        samples = sum(map(samples_of, batches))
         means: dict[str, Tensor] = {}
-        for inputs, targets in batches:
-            with self.precision.autocast():
-                loss, terms = split_loss(self.loss(self.forward(inputs), targets))
-            scaled = loss if self.scaler is None else self.scaler.up(loss)
-            if log_due and self.shares.wanted:
-                self.shares.add(scaled, terms, len(inputs) / samples)
-            values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
-            if len(batches) == 1:  # multiplying by one would cost every step two kernels
-                backward(scaled)
-                means = values
-            else:
+        for number, batch in enumerate(batches, 1):
+            inputs, targets = batch
+            with self.processes.alone(self.forward, more=number < len(batches)):
+                with self.precision.autocast():
+                    loss, terms = split_loss(self.loss(self.forward(inputs), targets))
+                scaled = loss if self.scaler is None else self.scaler.up(loss)
+                if log_due and self.shares.wanted:
+                    size = samples_of(batch)
+                    self.shares.add(scaled, terms, size / samples, len(inputs) / size)
+                values = {"": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
                 share = len(inputs) / samples
-                backward(scaled * share)
-                means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
+                if share == 1:  # multiplying by one would cost every step two kernels
+                    backward(scaled)
+                    means = values
+                else:
+                    backward(scaled * share)
+                    means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
+        # Those of the model are those of all processes by now.
+        own = [parameter.grad for parameter in self.of_the_loss if parameter.grad is not None]
+        for gradient, mean in zip(own, self.processes.averaged(own), strict=True):
+            gradient.copy_(mean)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
             self.scaler.down(gradients)

@@ -30,10 +30,12 @@ from trainer.build import BadInput, prepare
 from trainer.composing import Composing
 from trainer.console import Console
 from trainer.plotting import Plots
+from trainer.processes import Processes
 from trainer.resume import differing_keys, lock, status_of
 from trainer.rng import seed_everything
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
+from trainer.torchrun import Place
 from trainer.workers import can_fork, own_threads
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
@@ -124,13 +126,17 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
+        _check_started(config)
         job_config = without_hydra(config)
         job = prepare(job_config, config.hydra.runtime.choices)
-        _claim(config, resuming=bool(job_config.get("resume")))
+        processes = job.trainer.processes if isinstance(job, Job) else Processes()
+        with processes.watching():
+            _claim_for_all(config, processes, resuming=bool(job_config.get("resume")))
         _prepared[OmegaConf.to_yaml(job_config)] = job
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
+        _check_started(config, sweeping=True)
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # other sweepers decide on their jobs as they go
         for kept in (_finished, _ready, _ended):
@@ -215,6 +221,40 @@ def unused(path: str) -> str:
             candidate.mkdir()
             break
     return str(candidate)
+
+
+def _check_started(config: DictConfig, sweeping: bool = False) -> None:
+    """Refuses what several processes cannot do together; the first of them says so."""
+    place, choices = Place.here(), config.hydra.runtime.choices
+    refusal = None
+    if sweeping:
+        refusal = "-m must be started without torchrun: each of its processes would run the whole sweep"
+    elif not config.trainer.get("processes"):
+        refusal = f"trainer must be ddp under torchrun, got {choices.trainer}; use trainer=ddp"
+    elif choices.task != "train":
+        refusal = f"task must be train under torchrun, got {choices.task}; start it without"
+    if refusal and place.size > 1:
+        raise BadInput(f"{refusal} ({place.size} processes)") if place.rank == 0 else SystemExit(2)
+
+
+def _claim_for_all(config: DictConfig, processes: Processes, resuming: bool) -> None:
+    """`_claim` by the first of some processes, which tells the others, and those of a restart, where."""
+    if processes.size == 1:
+        _claim(config, resuming)
+        return
+    folder = ""
+    try:
+        if processes.leads:
+            _claim(config, resuming)
+            folder = os.path.abspath(config.hydra.run.dir)
+    finally:
+        folder = processes.told(folder)
+    if not folder:
+        raise SystemExit(2)  # the first has said why
+    if not processes.leads:
+        _locks[Path(folder)] = open(os.devnull, encoding="utf-8")  # the lock is the first one's
+        with flag_override(config, ["struct", "readonly"], False):
+            config.hydra.run.dir, config.hydra.output_subdir = folder, None
 
 
 def _claim(config: DictConfig, resuming: bool) -> None:

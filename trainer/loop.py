@@ -17,17 +17,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
-from trainer.computing import check_together, computed, follow_layout
+from trainer.computing import check_together, computed, follow_layout, modules_of
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.ledger import Ledger
-from trainer.precision import Precision, pick_device
+from trainer.precision import Precision
+from trainer.processes import Processes
 from trainer.record import Record, View
 from trainer.refusals import Refusals
-from trainer.rng import rng_state, set_rng_state
+from trainer.rng import rng_state, seed_first, set_rng_state
 from trainer.scaler import Scaler
 from trainer.schedulers import Horizon, Schedule
 from trainer.signals import StopSignals
@@ -74,6 +75,7 @@ class Trainer:
         detect_anomaly: look at every operation, slowly; a NaN or inf ends the run, its origin named.
         refusals: which refused steps to keep in the run folder; None is `Refusals()`.
         diagnostics: what to measure inside the model; None is nothing.
+        processes: that each take a part of every batch; None is this one alone.
         seed: of everything drawn while training (dropout).
 
     Raises: ValueError for an argument out of range."""
@@ -90,6 +92,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         refusals: Refusals | None = None,
         diagnostics: Diagnostics | None = None,
+        processes: Processes | None = None,
         objective: str | None = None,
         max_epochs: int | None = 10,
         max_steps: int | None = None,
@@ -103,8 +106,9 @@ class Trainer:
         detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
-        check_together(compile, precision, detect_anomaly)
-        self.device = pick_device(device)
+        self.processes = processes or Processes()
+        check_together(compile, precision, detect_anomaly, self.processes.size)
+        self.device = self.processes.device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
         self.log_every = checks.whole("log_every", log_every, at_least=1)
@@ -124,7 +128,7 @@ class Trainer:
         self.scaler = scaler = Scaler.of(precision, self.device)
         self.schedule = Schedule.of(scheduler, optimizer)
         self.checkpoints, self.record = checkpoints or Checkpoints(), Record(objective)
-        self.modules = {n: m for n, m in (("model", model), ("loss", loss)) if isinstance(m, nn.Module)}
+        self.modules = modules_of(model=self.model, loss=loss)
         self.transaction = Transaction(self.modules.values(), optimizer)
         earlier = {**self.modules, "optimizer": optimizer, "clip": self.clip}
         self.snapshots = Snapshots(earlier, self.guard.budget)
@@ -150,24 +154,23 @@ class Trainer:
         Returns:
             The summary; with a folder it, the record and the last checkpoint are there afterwards.
 
-        Raises:
-            Exception: whatever model, loss or data raise; the summary then says ``failed``.
-        """
-        data = data.to(self.device, self.precision.dtype)
+        Raises: whatever model, loss or data raise; the summary then says ``failed``."""
+        data = self.processes.own(data.to(self.device, self.precision.dtype))
+        folder, views = (folder, views) if self.processes.leads else (None, ())
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
         self.record.open(data, folder, views, self.step)
         self.refusals.open(folder, self.modules, self.guard)
         began, first = time.perf_counter(), self.step
-        if first == 0:
-            torch.manual_seed(self.seed)
+        seed_first(self.seed, self.step)
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
             if self.guard.snapshot_every and not self.snapshots.taken:
                 self.snapshots.take()  # trouble in the first steps is the commonest
-            with StopSignals() as signals:
+            with self.processes.watching(), StopSignals() as signals:
+                self.gradients.share(self.processes, self.step)
                 for batches in self._steps(data, horizon.steps):
-                    self._step(batches)
+                    self._step(batches, signals.received)
                     self.step += 1
                     self.batch += len(batches)
                     self._between_steps(data, horizon, signals)
@@ -192,13 +195,15 @@ class Trainer:
             if self.batch:  # or it would ask for the rest of this epoch for ever
                 raise ValueError(f"batches_per_epoch must be how many data yields, {self.batch}")
 
-    def _step(self, batches: Sequence[Batch]) -> None:
+    def _step(self, batches: Sequence[Batch], signal: int | None = None) -> None:
         """One step as a transaction."""
+        self.processes.seed(self.seed, self.step)
         self.refusals.begin(batches, self.step + 1, self.epoch, self.batch)
         self.transaction.begin()
         with self.diagnostics.forward(self.log_due):
             loss, terms, gradients = self.gradients(batches, self.diagnostics.sampling)
-        norm, buffers = self.transaction.measure(gradients, self.clip.norm_type)
+        measured = self.transaction.measure(gradients, self.clip.norm_type)
+        loss, terms, norm, buffers = self.processes.agreed(loss, terms, *measured, signal)
         refused = self.ledger.judge(loss, norm, buffers)
         self.diagnostics.before_commit()
         if isinstance(refused, Tensor):  # on a device, and nobody waits for it
@@ -211,6 +216,7 @@ class Trainer:
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
+        self.processes.even_out(batches, self.transaction.watched, self.transaction.earlier)
         self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
         self.ending = self.ledger.enter(loss, norm, clipped, refused, terms, buffers, self.runs_ahead)
@@ -219,7 +225,8 @@ class Trainer:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
-        saves, every = self.checkpoints.due(self.step), self.guard.snapshot_every or math.inf
+        one_clock = self.processes.size == 1 or self.log_due  # or some would read what others do not
+        saves, every = self.checkpoints.due(self.step, one_clock), self.guard.snapshot_every or math.inf
         remembers = self.step % every == 0
         if self.log_due or saves or remembers or self.ending:
             self.ending = self.ledger.read(self.runs_ahead, self.ending)
@@ -234,16 +241,16 @@ class Trainer:
         if epoch_ends and not self.ending:
             self.schedule.epoch_ended(self.record.last)
             self.epoch, self.batch = self.epoch + 1, 0
-        if signals.received and not self.ending:
-            self.ending = Ending.by_signal(signals.received)
+        if (signal := self.processes.signal(signals.received, self.log_due)) and not self.ending:
+            self.ending = Ending.by_signal(signal)
         if remembers and not self.guard.consecutive:
             self.snapshots.take()
         if saves and not self.ending:
             self._save()
 
     def _validate(self, data: Data) -> dict[str, float]:
-        autocast = self.precision.autocast
-        values = evaluate(self.forward, self.loss, data.validation(), data.metrics, autocast)
+        settings = (data.metrics, self.precision.autocast, self.processes.added)
+        values = evaluate(self.forward, self.loss, data.validation(), *settings)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
@@ -279,10 +286,8 @@ class Trainer:
         return parts | {"counters": counters, "rng": rng_state(self.device)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts the run where ``state`` was taken; the next step is then bit for bit the same.
-
-        Raises: KeyError if a part is missing, RuntimeError if the shapes of model and state differ.
-        """
+        """Puts the run where ``state`` was taken; the next step is then bit for bit the same. Raises
+        KeyError if a part is missing, RuntimeError if the shapes of model and state differ."""
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         follow_layout(self.optimizer)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainer import checks
 from trainer.checkpoint import save
+from trainer.data.parts import whole
 from trainer.data.tensors import Batch, each
 from trainer.guard import Guard
 from trainer.snapshot import size_of
@@ -90,7 +91,7 @@ class Refusals:
         refusal = {
             **step.place,
             **numbers,
-            "batches": [list(_plain(batch)) for batch in step.batches],
+            "batches": [list(_plain(whole(batch))) for batch in step.batches],
             "generators": step.generators,
             "modules": {name: _plain(module.state_dict()) for name, module in self.modules.items()},
             "guard": self.guard.state_dict(),

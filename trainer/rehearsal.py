@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.data.parts import check_rows
 from trainer.data.tensors import Data, Targets, each
 from trainer.evaluation import Loss, evaluating, split_loss, wide
 from trainer.loop import Trainer
@@ -31,6 +32,11 @@ def rehearse(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     Raises:
         ValueError: naming the two parts that do not fit, and their shapes.
     """
+    if trainer.processes.size > 1 and hasattr(trainer.loss, "own_gradient"):
+        raise ValueError(
+            f"{names['loss']} must see the whole batch at once, of which each of "
+            f"{trainer.processes.size} processes has a part; start it without torchrun"
+        )
     data = data.to(trainer.device, trainer.precision.dtype)
     generators = rng_state(trainer.device)
     try:
@@ -136,6 +142,9 @@ def _remedy(targets: object, loss: str) -> str:
 def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     """BatchNorm cannot train on a single value per channel, which the last batch may come down to."""
     inputs, _ = next(data.batches(0, data.batches_per_epoch - 1))
+    processes = trainer.processes.size
+    check_rows(len(inputs), processes)
+    inputs = inputs[: len(inputs) // processes]
     if len(inputs) > 1:
         return
     buffers = [buffer.clone() for buffer in trainer.model.buffers()]
@@ -144,8 +153,8 @@ def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str])
             trainer.model(inputs)
     except Exception as error:
         raise ValueError(
-            f"the last batch of {names['data']} has a single sample, which {names['model']} cannot "
-            f"train on: {_line(error)}; use another data.batch_size"
+            f"the last batch of {names['data']} has a single sample{' a process' * (processes > 1)}, "
+            f"which {names['model']} cannot train on: {_line(error)}; use another data.batch_size"
         ) from error
     finally:
         for buffer, saved in zip(trainer.model.buffers(), buffers, strict=True):

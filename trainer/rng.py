@@ -16,6 +16,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_first(seed: int, step: int) -> None:
+    """Seeds torch where a run begins; one that goes on has its generators from where it was."""
+    if step == 0:
+        torch.manual_seed(seed)
+
+
 def rng_state(device: torch.device) -> dict[str, Any]:
     """The states of the generators that models draw from, as tensors and plain values."""
     name, keys, *rest = np.random.get_state()

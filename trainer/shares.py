@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from trainer.clipping import total_norm
 
+Averaged = Callable[[Sequence[Tensor]], list[Tensor]]
+
 
 def gradient_shares(
-    total: Tensor, terms: Mapping[str, Tensor], parameters: Iterable[Tensor]
+    total: Tensor,
+    terms: Mapping[str, Tensor],
+    parameters: Iterable[Tensor],
+    averaged: Averaged = list,
+    weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """Each term's share of the gradient norm: ‖gᵢ‖ / Σⱼ‖gⱼ‖ with gᵢ = (∂total/∂Lᵢ)·∇θLᵢ.
 
@@ -24,6 +30,8 @@ def gradient_shares(
         total: the loss, a scalar.
         terms: scalars by name.
         parameters: θ; those that take or get no gradient are left out.
+        averaged: the means of gradients over all that have a part of the batch.
+        weight: of this part; their mean is 1.
 
     Returns:
         Scalars by name, which sum to 1.
@@ -44,8 +52,9 @@ def gradient_shares(
     norms: dict[str, Tensor] = {}
     for (name, term), slope in zip(attached.items(), slopes, strict=True):
         if slope is not None:
+            slope = slope if weight == 1 else slope * weight
             found = torch.autograd.grad(term, trained, slope, retain_graph=True, allow_unused=True)
-            gradients = [gradient for gradient in found if gradient is not None]
+            gradients = averaged([gradient for gradient in found if gradient is not None])
             norms[name] = total_norm(gradients) if gradients else torch.zeros_like(total)
     whole = sum(norms.values(), torch.zeros_like(total))
     return {name: norm / torch.where(whole == 0, 1.0, whole) for name, norm in norms.items()}
@@ -57,16 +66,28 @@ class Shares:
     Args:
         parameters: what the gradient is taken into.
         wanted: whether whoever trains is to ask for them.
+
+    Attributes:
+        averaged: as for `gradient_shares`.
     """
 
     def __init__(self, parameters: Iterable[Tensor], wanted: bool = True) -> None:
         self.parameters = list(parameters)
         self.wanted = wanted
+        self.averaged: Averaged = list
         self.means: dict[str, Tensor] = {}
 
-    def add(self, total: Tensor, terms: Mapping[str, Tensor], weight: float) -> None:
-        """Takes in one batch, before its backward pass; ``weight`` is its part of the samples."""
-        for name, share in gradient_shares(total, terms, self.parameters).items():
+    def add(self, total: Tensor, terms: Mapping[str, Tensor], weight: float, part: float = 1.0) -> None:
+        """Takes in one batch, before its backward pass.
+
+        Args:
+            total: as for `gradient_shares`.
+            terms: likewise.
+            weight: its part of the samples of the step.
+            part: ``weight`` for `gradient_shares`.
+        """
+        found = gradient_shares(total, terms, self.parameters, self.averaged, part)
+        for name, share in found.items():
             self.means[name] = self.means.get(name, 0.0) + weight * share
 
     def forget(self) -> None:

@@ -52,6 +52,8 @@ class Train:
     def run(self, job: Job, folder: Path, console: Console) -> dict[str, Any]:
         """Returns the summary, which is also in ``folder/summary.json``; the folder exists."""
         trainer, data = job.trainer, job.data
+        if not trainer.processes.leads:
+            return trainer.fit(data)
         horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
         console.start(header(job), horizon.steps, trainer.step, horizon.per_epoch)
         for note in job.notes:

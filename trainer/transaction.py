@@ -27,8 +27,10 @@ class Transaction:
     def __init__(self, modules: Iterable[nn.Module], optimizer: Optimizer) -> None:
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
         self.saved = [torch.empty_like(buffer) for buffer in self.buffers]
+        pairs = zip(self.buffers, self.saved, strict=True)
         # A mask of -inf is no statistic that has run away.
-        self.watched = [b for b in self.buffers if b.is_floating_point() and b.isfinite().all()]
+        statistics = [pair for pair in pairs if pair[0].is_floating_point() and pair[0].isfinite().all()]
+        self.watched, self.earlier = ([pair[i] for pair in statistics] for i in (0, 1))
         self.optimizer = optimizer
         # torch's word for fused kernels that read grad_scale and found_inf
         self.heeds = bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Self
 
 import torch
@@ -73,23 +74,45 @@ class MapStyleData:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number ``start`` on, each (B, …) and (B, …)."""
+        with closing(self.rows_of_batches(_all, epoch, start)) as batches:
+            for batch, _ in batches:
+                yield batch
+
+    def rows_of_batches(
+        self, rows: Callable[[int], slice], epoch: int, start: int = 0
+    ) -> Generator[tuple[Batch, int]]:
+        """`batches`, of each of which only some rows are fetched; each with the number of all its rows.
+
+        Args:
+            rows: which, of so many; at least one.
+            epoch: counted from 0.
+            start: the first batch.
+        """
         order = torch.randperm(self.count, generator=seeded_generator(ORDER, self.seed, epoch))
-        groups = [group.tolist() for group in order.split(self.batch_size)]
-        yield from self._load(_Seeded(self.train, self.seed, epoch + 1), groups[start:])
+        groups = [group.tolist() for group in order.split(self.batch_size)][start:]
+        own = [group[rows(len(group))] for group in groups]
+        with closing(self._load(_Seeded(self.train, self.seed, epoch + 1), own)) as batches:
+            for group, batch in zip(groups, batches, strict=True):
+                yield batch, len(group)
 
     def validation(self) -> Iterator[Batch]:
         """The validation samples in their own order."""
+        return self.rows_of_validation(_all)
+
+    def rows_of_validation(self, rows: Callable[[int], slice]) -> Iterator[Batch]:
+        """`validation`, of each batch of which only some rows are fetched, and none without any."""
         if self.val is not None:
             order = torch.arange(len(self.val))  # type: ignore[arg-type]
             groups = [group.tolist() for group in order.split(self.batch_size)]
-            yield from self._load(_Seeded(self.val, self.seed, 0), groups)
+            own = [group[rows(len(group))] for group in groups]
+            yield from self._load(_Seeded(self.val, self.seed, 0), [group for group in own if group])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """From now on every batch comes on this device, floating-point values in this dtype."""
         self.placement = (device, dtype)
         return self
 
-    def _load(self, dataset: Dataset[Batch], groups: list[list[int]]) -> Iterator[Batch]:
+    def _load(self, dataset: Dataset[Batch], groups: list[list[int]]) -> Generator[Batch]:
         generator = torch.Generator().manual_seed(self.seed)  # or it would draw from the global one
         loader = DataLoader(
             dataset,
@@ -136,3 +159,7 @@ class _Seeded(Dataset[Batch]):
             torch.manual_seed(key)
             item: Batch = self.dataset[index]
             return item
+
+
+def _all(count: int) -> slice:
+    return slice(count)

@@ -18,7 +18,7 @@ Targets = Tensor | tuple[Tensor, ...]  # a tuple: (target, mask), say
 Batch = tuple[Tensor, Targets]
 Transform = Callable[[Tensor, Any, torch.Generator], Batch]
 
-ORDER, SAMPLES, SPLIT, NOISE, ITEM, FAULT = range(1, 7)
+ORDER, SAMPLES, SPLIT, NOISE, ITEM, FAULT, PROCESS = range(1, 8)
 
 
 class Data(Protocol):

@@ -1,0 +1,187 @@
+"""The command line as torchrun starts it: one folder, one voice, and a restart that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Outcome
+from several import commands, dies_at, table, together
+from test_resume import assert_identical
+
+from trainer import torchrun
+from trainer.resume import lock
+from trainer.torchrun import Place, expanded
+
+Command = Callable[..., Outcome]
+RUN = ["data=random", "model=mlp", "model.dropout=0.2", "loss=mse", "trainer.max_steps=20"]
+RUN += ["trainer=ddp", "trainer.device=cpu", "trainer.log_every=3", "checkpoint.every_steps=4"]
+ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trainer=default"], "trainer must be ddp under torchrun, got default; use trainer=ddp"),
+        (["trainer=ddp", "task=verify"], "task must be train under torchrun, got verify"),
+        (["-m", "trainer=ddp", "seed=0,1"], "-m must be started without torchrun"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_by_the_first(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    outcome = command(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert line in outcome.err
+    monkeypatch.setenv("RANK", "1")
+    outcome = command(*arguments)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert not list(outcome.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["loss=gradnorm"], "loss=gradnorm must see the whole batch at once, of which each of 2"),
+        (["data=random", "model=mlp", "loss=mse", "data.batch_size=333"], "a sample for each of 2"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    outcome = command("trainer=ddp", *arguments)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert line in outcome.err
+    assert not list(outcome.folder.iterdir())
+
+
+def test_without_torchrun_it_is_the_default(command: Command) -> None:
+    several = command(*RUN, "hydra.run.dir=ddp")
+    one = command(*RUN, "trainer=default", "hydra.run.dir=default")
+    assert (several.code, one.code) == (0, 0), several.err
+    assert_identical(Path("ddp"), Path("default"))
+
+
+def test_processes_have_one_folder_and_one_voice_and_a_restart_goes_on(tmp_path: Path) -> None:
+    first, second = commands(*RUN)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "completed: 20 steps" in first[1]
+    assert second[1:] == ("", "")
+    (whole,) = {path.parent for path in tmp_path.rglob("metrics.jsonl")}
+    assert (whole / ".hydra" / "overrides.yaml").exists()
+    assert [path.name for path in whole.parent.iterdir()] == [whole.name]
+
+    kept = table()
+    killed, gone = commands(*RUN, before=dies_at(11), store=kept)
+    assert gone is None
+    assert killed[0] == 1
+    line = killed[2].splitlines()[-1]  # below Hydra's, which says with what arguments
+    assert re.fullmatch(r"train\.py: process 1 \(pid \d+\) is gone: the others end too", line)
+    (cut,) = {path.parent for path in tmp_path.rglob("metrics.jsonl")} - {whole}
+    assert json.loads((cut / "summary.json").read_text())["status"] == "failed"
+
+    again, other = commands(*RUN, attempt=1, store=kept)
+    assert (again[0], other[0]) == (0, 0), again[2] + other[2]
+    assert f"resumed at step 8 from {cut}/checkpoints/step-00000008.ckpt" in again[1]
+    assert_identical(cut, whole)
+
+
+def test_a_folder_in_use_is_refused_once() -> None:
+    Path("used").mkdir()
+    with lock(Path("used")):
+        first, second = commands(*RUN, "hydra.run.dir=used")
+    assert (first[0], second[0]) == (2, 2)
+    assert "used is in use by process" in first[2]
+    assert second[2] == ""
+
+
+def test_a_damaged_checkpoint_is_set_aside_once() -> None:
+    ended = commands(*RUN, "hydra.run.dir=run", before=dies_at(11))
+    assert ended[0][0] == 1
+    damaged = Path("run", "checkpoints", "step-00000008.ckpt")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    first, second = commands("resume=run")
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "step-00000008.ckpt: " in first[1]
+    assert "resumed at step 4" in first[1]
+    assert damaged.with_suffix(".ckpt.damaged").exists()
+
+
+def expansion(place: Place) -> list[str] | str:
+    try:
+        return expanded(["resume=auto", "clip=norm"])
+    except SystemExit as stop:
+        return str(stop)
+
+
+def test_only_a_restart_that_knows_its_folder_resumes(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[clip=norm]")
+    here = [f"hydra.run.dir='{tmp_path}'", f"resume='{tmp_path}'"]
+    kept, typed = table(), ["clip=norm"]
+    assert together(expansion, 1, attempt=0, store=kept) == [typed], "there is nothing to go on with"
+    assert together(expansion, 1, attempt=1, store=kept) == [typed], "it ended before it had a folder"
+    kept.set(torchrun.FOLDER, str(tmp_path))
+    assert together(expansion, 1, attempt=0, store=kept) == [typed], "another run's"
+    assert together(expansion, 1, attempt=1, store=kept) == [[*typed, *here]]
+    (tmp_path / "summary.json").write_text('{"status": "diverged"}')
+    said = f"{tmp_path} has diverged and is not started anew"
+    assert together(expansion, 1, attempt=1, store=kept) == [said]
+
+
+def test_a_place_is_what_the_environment_says_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Place.here() == Place()
+    monkeypatch.setenv("WORLD_SIZE", "8")  # which some schedulers set on their own
+    assert Place.here() == Place()
+    for name, value in (ENVIRONMENT | {"RANK": "1", "LOCAL_RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    assert Place.here() == Place(1, 2, 0, 0)
+
+
+@pytest.mark.soak
+def test_torchrun_starts_a_killed_process_anew(tmp_path: Path) -> None:
+    long = [*RUN[:4], "trainer.max_steps=900", "trainer.max_epochs=null", *RUN[5:]]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start += ["--max-restarts", "1", str(ROOT / "train.py"), *long, "hydra.run.dir=run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    run = subprocess.Popen(start, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    try:
+        _wait_for(Path("run", "checkpoints"), run)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        out, _ = run.communicate(timeout=120)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 0, out
+    assert "resumed at step" in out
+    assert "completed: 900 steps" in out
+    lines = Path("run", "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [*range(3, 901, 3)]
+
+
+def _wait_for(path: Path, run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)

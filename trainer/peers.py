@@ -1,0 +1,62 @@
+"""Which of several processes is gone, found out by those that are left."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from torch._C._distributed_c10d import Store
+
+START = 300.0  # seconds between the first process that has composed its parts and the last
+SECONDS = 3.0  # that the death of a process may take to show
+STATES = {"Z": "is gone", "X": "is gone", "T": "has been stopped"}
+
+
+class ProcessLost(ConnectionError):
+    """Another process is gone, or gives no answer."""
+
+
+def introduce(table: Store, rank: int, size: int) -> None:
+    """Leaves in the table who this process is, and waits until all have come."""
+    table.set(f"process/{rank}", f"{os.getpid()} {socket.gethostname()}")
+    table.wait([f"process/{other}" for other in range(size)], timedelta(seconds=START))
+
+
+def lost(table: Store, rank: int, size: int, timeout: float) -> str:
+    """One line on why an exchange with the others failed.
+
+    Args:
+        table: where all have introduced themselves.
+        rank: of this process.
+        size: how many there are.
+        timeout: seconds that it has waited for them at most.
+    """
+    others = [other for other in range(size) if other != rank]
+    deadline = time.monotonic() + SECONDS  # its connections end before it does
+    while time.monotonic() < deadline:
+        if found := [line for other in others if (line := _trouble(table, other))]:
+            return f"{', '.join(found)}: the others end too"
+        time.sleep(0.1)
+    return (
+        f"another of the {size} processes is gone, or has given no answer for {timeout:g} s "
+        "(trainer.processes.timeout): the others end too"
+    )
+
+
+def _trouble(table: Store, rank: int) -> str | None:
+    """What is wrong with a process of this machine; None where nothing is, or that cannot be seen."""
+    try:
+        key = f"process/{rank}"
+        pid, host = os.fsdecode(table.get(key)).split(" ") if table.check([key]) else ("", "")
+    except RuntimeError:  # whoever held the table
+        return "process 0 is gone"
+    if host != socket.gethostname() or not Path("/proc/self").exists():
+        return None
+    try:
+        state = Path("/proc", pid, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        state = "X"
+    return f"process {rank} (pid {pid}) {STATES[state]}" if state in STATES else None
