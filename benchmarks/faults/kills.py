@@ -76,5 +76,6 @@ def asked_to_stop(folder: Path, rng: random.Random) -> bool:
     resumed, _ = finish(start(folder, "resume=run"))
     if summary["status"] == "completed":  # it was quicker than the signal
         return code == 0 and same_run(folder / "run", folder / "whole")
-    stopped = code == 128 + number and at_step
-    return stopped and resumed == 0 and same_run(folder / "run", folder / "whole")
+    # Which file is the best so far may be another: there was one more to choose from.
+    same = same_run(folder / "run", folder / "whole", "checkpoints")
+    return code == 128 + number and at_step and resumed == 0 and same

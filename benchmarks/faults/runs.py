@@ -142,11 +142,13 @@ def identical(a: Any, b: Any) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
 
 
-def same_run(folder: Path, whole: Path) -> bool:
-    """Whether record and last state are the same, and nothing temporary is left."""
+def same_run(folder: Path, whole: Path, *besides: str) -> bool:
+    """Whether the record is the same, and the last state but for some parts, and nothing temporary is
+    left."""
     records = [(path / "metrics.jsonl").read_bytes() for path in (folder, whole)]
     newest = [checkpoint.newest_first(path / "checkpoints")[0] for path in (folder, whole)]
-    states = [checkpoint.load(path) for path in newest]
+    loaded = [checkpoint.load(path) for path in newest]
+    states = [{name: part for name, part in state.items() if name not in besides} for state in loaded]
     return records[0] == records[1] and identical(*states) and not list(folder.rglob("*.partial"))
 
 
