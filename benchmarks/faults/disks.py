@@ -47,7 +47,7 @@ sys.exit(train.main())
 def events_full(folder: Path, rng: random.Random) -> bool:
     """No room for some events: one warning, the run is the same, later events are there."""
     job = prepared(folder, rng)
-    left, full = rng.randint(0, 30), rng.randint(1, 20)
+    left, full = rng.randint(0, 20), rng.randint(1, 15)
     run = start(folder, *job, "hydra.run.dir=run", script=EVENTS_FULL.format(left=left, full=full))
     code, out = finish(run)
     (path,) = (folder / "run").glob("events.*")

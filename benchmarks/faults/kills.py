@@ -8,9 +8,11 @@ import signal
 import time
 from pathlib import Path
 
-from benchmarks.faults.runs import finish, prepared, same_run, start
+from benchmarks.faults.runs import JOBS, LINES, finish, here, prepared, recorded, same_run, start
 from trainer import checkpoint
 
+SMALLEST = JOBS[1:2]  # in the bytes of a save
+POINTS = 200  # writes, flushes and renames in its first two saves
 DIES_IN_A_SAVE = """
 import os, pathlib, sys
 from trainer import hashed
@@ -32,25 +34,28 @@ sys.exit(train.main())
 
 
 def killed_at_any_instant(folder: Path, rng: random.Random) -> bool:
-    """SIGKILL, up to three times, at random instants after the first line of the record."""
+    """SIGKILL, up to three times, at random instants after the first line of the record: while it goes
+    on, or while the run that continues it starts."""
     job = prepared(folder, rng)
-    arguments = [*job, "hydra.run.dir=run"]
+    arguments, done = [*job, "hydra.run.dir=run"], 1
     for _ in range(rng.randint(1, 3)):
         run = start(folder, *arguments)
-        while not (folder / "run" / "metrics.jsonl").exists() and run.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.random() * (3 if arguments == ["resume=run"] else 1))
+        lines = rng.randint(done, max(done, LINES - 10))
+        recorded(folder / "run", run, lines)
+        time.sleep(rng.random() * (0.5 if lines == done else 0.02))
         run.kill()
         finish(run)
+        done = (folder / "run" / "metrics.jsonl").read_bytes().count(b"\n")
         arguments = ["resume=run"]
     code, out = finish(start(folder, *arguments))
     return (code == 0 or "is complete" in out) and same_run(folder / "run", folder / "whole")
 
 
 def killed_inside_a_save(folder: Path, rng: random.Random) -> bool:
-    """SIGKILL at one of the writes, flushes and renames of a save."""
-    job = prepared(folder, rng)
-    script = DIES_IN_A_SAVE.format(at=rng.randint(1, 300))
+    """SIGKILL at one of the writes, flushes and renames of the first two saves: in so many tries, at
+    each of them once."""
+    job = prepared(folder, rng, SMALLEST)
+    script = DIES_IN_A_SAVE.format(at=1 + 67 * (here.number + 1) % POINTS)
     code, _ = finish(start(folder, *job, "hydra.run.dir=run", script=script))
     resumed, _ = finish(start(folder, "resume=run"))
     return code == -signal.SIGKILL and resumed == 0 and same_run(folder / "run", folder / "whole")
@@ -61,9 +66,8 @@ def asked_to_stop(folder: Path, rng: random.Random) -> bool:
     job = prepared(folder, rng)
     number = rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
     run = start(folder, *job, "hydra.run.dir=run")
-    while not (folder / "run" / "metrics.jsonl").exists() and run.poll() is None:
-        time.sleep(0.01)
-    time.sleep(rng.random() * 0.3)
+    recorded(folder / "run", run, rng.randint(1, LINES // 4))
+    time.sleep(rng.random() * 0.02)
     run.send_signal(number)
     code, _ = finish(run)
     summary = json.loads((folder / "run" / "summary.json").read_text())
@@ -72,6 +76,6 @@ def asked_to_stop(folder: Path, rng: random.Random) -> bool:
     resumed, _ = finish(start(folder, "resume=run"))
     if summary["status"] == "completed":  # it was quicker than the signal
         return code == 0 and same_run(folder / "run", folder / "whole")
-    return (
-        code == 128 + number and at_step and resumed == 0 and same_run(folder / "run", folder / "whole")
-    )
+    # Which file is the best so far may be another: there was one more to choose from.
+    same = same_run(folder / "run", folder / "whole", "checkpoints")
+    return code == 128 + number and at_step and resumed == 0 and same

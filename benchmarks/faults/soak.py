@@ -17,6 +17,8 @@ from trainer.data.tensors import Data
 from trainer.loop import Trainer
 from trainer.tensorboard import TensorBoard
 
+EVERY = 500  # steps between two saves
+
 
 class Gauge:
     """A view that notes what the process holds, at every logged step."""
@@ -43,7 +45,7 @@ class Gauge:
         """There is nothing to close."""
 
 
-def soak(folder: Path, rng: random.Random, steps: int = 20_000, saves: int = 40) -> bool:
+def soak(folder: Path, rng: random.Random, steps: int) -> bool:
     """After a fifth of the run, memory grows by less than 1 %; files and threads not at all."""
     model = nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.Dropout(0.1), nn.Linear(32, 1))
     gauge, board = Gauge(), TensorBoard(folder)
@@ -51,7 +53,7 @@ def soak(folder: Path, rng: random.Random, steps: int = 20_000, saves: int = 40)
         model,
         nn.MSELoss(),
         torch.optim.Adam(model.parameters(), 1e-3, fused=True),
-        checkpoints=Checkpoints(every_steps=steps // saves),
+        checkpoints=Checkpoints(every_steps=EVERY),
         max_epochs=None,
         max_steps=steps,
         log_every=100,

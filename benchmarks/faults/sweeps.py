@@ -8,11 +8,9 @@ import random
 import time
 from pathlib import Path
 
-from benchmarks.faults.runs import JOBS, alive, finish, start
+from benchmarks.faults.runs import JOBS, alive, finish, here, start
 
-SHORT = ["data=random", "model=mlp", "trainer.max_steps=40"]
-
-
+SHORT = ["data=random", "model=mlp", "trainer.max_steps=20"]
 CAUSES = ("RuntimeError", "it called sys.exit", "MemoryError", "its process was killed by signal 9")
 
 
@@ -22,7 +20,7 @@ def failing_jobs(folder: Path, rng: random.Random) -> bool:
     cause, and the exit code is 1."""
     part = rng.choice(["loss", "clip"])
     swept = [f"{part}=failing", f"{part}.fails=raises,exits,fills,killed", "seed=range(4)"]
-    swept += [f"{part}.after=20,100,101,102", "hydra/launcher=vectorized"]
+    swept += [f"{part}.after=10,100,101,102", "hydra/launcher=vectorized"]
     code, out = finish(start(folder, "-m", *SHORT, *swept, "hydra.sweep.dir=sweep"))
     listed = json.loads((folder / "sweep" / "sweep.json").read_text())["jobs"]
     ended = [job["status"] for job in listed]
@@ -35,7 +33,7 @@ def failing_jobs(folder: Path, rng: random.Random) -> bool:
 def failing_jobs_in_turn(folder: Path, rng: random.Random) -> bool:
     """The same with Hydra's own launcher, which runs all jobs in one process: nothing may kill that."""
     kind = rng.choice(["raises", "exits", "fills"])
-    swept = ["loss=failing", f"loss.fails={kind}", "loss.after=20,100,101,102", "seed=range(16)"]
+    swept = ["loss=failing", f"loss.fails={kind}", "loss.after=10,100,101,102", "seed=range(16)"]
     swept += ["hydra/launcher=basic", "hydra.sweep.dir=sweep"]
     code, out = finish(start(folder, "-m", *SHORT, *swept))
     listed = json.loads((folder / "sweep" / "sweep.json").read_text())["jobs"]
@@ -48,10 +46,9 @@ def killed_sweep(folder: Path, rng: random.Random) -> bool:
     """A sweep killed at a random instant, up to three times: the same command finishes it, what was
     done is kept, no process stays, and every record is that of a sweep that was left alone."""
     launch = rng.choice(["basic", "vectorized", "vectorized hydra.launcher.strategy=processes"])
-    how, strategy = f"hydra/launcher={launch}".split(" ")[0], launch.split(" ")[1:]
-    swept = [*SHORT, "trainer.max_steps=300", "trainer.log_every=10", "checkpoint.every_steps=50"]
+    how, *strategy = f"hydra/launcher={launch}".split(" ")
+    swept = [*SHORT, "trainer.max_steps=200", "trainer.log_every=10", "checkpoint.every_steps=50"]
     swept += ["clip.max_norm=0.1,1", f"seed={rng.randrange(100)},100,101", how, *strategy]
-    code, _ = finish(start(folder, "-m", *swept, "hydra.sweep.dir=whole"))
     done: dict[Path, int] = {}
     for _ in range(rng.randint(1, 3)):
         run = start(folder, "-m", *swept, "resume=auto")
@@ -66,6 +63,7 @@ def killed_sweep(folder: Path, rng: random.Random) -> bool:
             if (path.parent / "summary.json").exists() and path not in done
         }
     finished, _ = finish(start(folder, "-m", *swept, "resume=auto"))
+    code, _ = finish(start(folder, "-m", *swept, "hydra.sweep.dir=whole"))
     (sweep, *more) = folder.glob("outputs/sweeps/*")
     exact = launch != "vectorized"  # else a job may have begun in a stack and ended alone
     same = all(_same(sweep / str(job), folder / "whole" / str(job), exact) for job in range(6))
@@ -86,11 +84,12 @@ def _same(one: Path, other: Path, exact: bool) -> bool:
 
 
 def started_together(folder: Path, rng: random.Random) -> bool:
-    """Eight runs in the same instant: eight folders; and of two runs on one folder, one is refused."""
-    short = [*JOBS[0], "trainer.max_steps=5"]
-    runs = [start(folder, *short) for _ in range(8)]
-    codes = [finish(run)[0] for run in runs]
-    folders = len(list(folder.glob("outputs/*/*/summary.json")))
+    """Of two runs on one folder, one is refused; and 64 runs (eight in the first try) that start in the
+    same instant have a folder each."""
+    short, many = [*JOBS[0], "trainer.max_steps=5"], 64 if here.number else 8
     pair = [finish(run) for run in [start(folder, *short, "hydra.run.dir=one") for _ in range(2)]]
     refused = [out for code, out in pair if code == 2]
-    return codes == [0] * 8 and folders == 8 and len(refused) == 1 and "one" in refused[0]
+    runs = [start(folder, *short) for _ in range(many)]
+    codes = [finish(run)[0] for run in runs]
+    folders = len(list(folder.glob("outputs/*/*/summary.json")))
+    return codes == [0] * many and folders == many and len(refused) == 1 and "one" in refused[0]
