@@ -216,7 +216,7 @@ class Trainer:
         else:
             clipped = self.clip(gradients, norm)
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
-        self.processes.even_out(batches, self.transaction.watched, self.transaction.earlier)
+        self.processes.even_out(batches, self.transaction)
         self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
         self.ending = self.ledger.enter(loss, norm, clipped, refused, terms, buffers, self.runs_ahead)

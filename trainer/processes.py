@@ -23,6 +23,7 @@ from trainer.peers import START, ProcessLost, introduce, lost
 from trainer.precision import pick_device
 from trainer.rng import seed_everything
 from trainer.torchrun import Place
+from trainer.transaction import Transaction
 
 BACKENDS = ("auto", "gloo", "nccl")
 
@@ -177,18 +178,16 @@ class Processes:
         asked = self.asked_to_stop
         return None if asked is None or not (asked.is_cpu or wait) else int(asked)
 
-    def even_out(
-        self, batches: Sequence[Batch], buffers: Sequence[Tensor], before: Sequence[Tensor]
-    ) -> None:
+    def even_out(self, batches: Sequence[Batch], transaction: Transaction) -> None:
         """After a step: each buffer changes by the mean of what the processes changed it by.
 
         Args:
             batches: of the step, by whose rows the processes weigh.
-            buffers: floating-point, as they are now.
-            before: as they were before the step, the same in all processes.
+            transaction: holds the buffers as they are, and as they were, the same in all processes.
         """
-        if self.size == 1 or not buffers:
+        if self.size == 1 or not transaction.watched:
             return
+        buffers, before = transaction.watched, transaction.earlier
         weight = sum(len(inputs) for inputs, _ in batches) / sum(map(samples_of, batches))
         changes = [(now - then) * weight for now, then in zip(buffers, before, strict=True)]
         for buffer, then, change in zip(buffers, before, self.averaged(changes), strict=True):

@@ -10,11 +10,13 @@ from benchmarks.faults.runs import alive, finish, start
 
 
 def failing_worker(folder: Path, rng: random.Random) -> bool:
-    """A named error within 30 s, the run failed, and no process left."""
+    """A named error within 30 s of the run's first sign of life, the run failed, and no process left."""
     how = rng.choice(["killed", "hangs", "raises"])
-    began = time.monotonic()
     arguments = ["data=fetched", "data.num_workers=2", f"data.fails={how}", "model=noisy", "loss=mse"]
     run = start(folder, *arguments, "data.timeout=2", "hydra.run.dir=run")
+    while run.poll() is None and not (folder / "run").exists():
+        time.sleep(0.01)
+    began = time.monotonic()
     code, out = finish(run)
     told = {"killed": "exited or was killed", "hangs": "gave nothing for 2 s", "raises": "sample 7 is"}
     quick = time.monotonic() - began < 30
