@@ -162,6 +162,17 @@ def test_moments_of_another_layout_are_laid_out_anew(kind: Any, there: bool) -> 
         assert torch.equal(one, other)
 
 
+def test_a_run_goes_on_in_another_layout() -> None:
+    first = fitted(data(), precision="fp64", max_epochs=1)
+    ends = []
+    for channels_last in (False, True):
+        run = trainer(precision="fp64", max_epochs=3, channels_last=channels_last)
+        run.load_state_dict(copy.deepcopy(first.state_dict()))
+        run.fit(data())
+        ends.append(weights(run))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+import test_losses
+import test_models
 import torch
+from torch import nn
 
-from trainer.precision import PRECISIONS, Precision, pick_device
+from trainer.data.tensors import TensorData
+from trainer.loop import Trainer
+from trainer.precision import AUTOCAST, PRECISIONS, Precision, pick_device
+from trainer.rehearsal import rehearse
 
 CPU = torch.device("cpu")
 FORMATS = {
@@ -66,3 +74,40 @@ def test_a_device_that_this_machine_lacks_is_refused_with_a_remedy(number: int) 
     message = rf"^device must be one this machine has, got 'cuda:{number}' .*; use device=cpu$"
     with pytest.raises(ValueError, match=message):
         pick_device(f"cuda:{number}")
+
+
+def stem(value: Any) -> str:
+    return getattr(value, "stem", value)
+
+
+def fitted(model: nn.Module, loss: Any, data: TensorData, precision: str) -> None:
+    """Takes steps with numbers of every size that occurs, and none of them is lost."""
+    parts = (model, loss) if isinstance(loss, nn.Module) else (model,)
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], 1e-2)
+    run = Trainer(model, loss, optimizer, max_epochs=4, precision=precision, log_every=1)
+    rehearse(run, data, {name: name for name in ("model", "loss", "data")})
+    summary = run.fit(data)
+    assert summary["status"] == "completed"
+    assert summary["guard"]["skipped"] == 0
+    assert (
+        summary.get("scaler", {}).get("overflows", 0) < run.step
+    )  # until the scale has found its place
+    assert all(math.isfinite(values["last"]) for values in summary["metrics"].values())
+    assert all(torch.isfinite(parameter).all() for parameter in run.parameters)
+
+
+@pytest.mark.parametrize("precision", AUTOCAST)
+@pytest.mark.parametrize("path", test_models.PATHS, ids=stem)
+def test_every_model_trains_under_autocast(path: Path, precision: str) -> None:
+    kind = test_models.kinds(path)[0]
+    fitted(test_models.build(path, kind), *reversed(test_models.sources()[kind]), precision)
+
+
+@pytest.mark.parametrize("precision", AUTOCAST)
+@pytest.mark.parametrize("path", test_losses.PATHS, ids=stem)
+def test_every_loss_trains_under_autocast(path: Path, precision: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = nn.Conv2d(3, 3, 3, padding=1), torch.randn(test_losses.SHAPE)
+    both = (inputs, test_losses.targets(path, inputs))
+    data = TensorData(both, both, batch_size=2, output_shape=tuple(inputs.shape[1:]))
+    fitted(model, test_losses.build(path), data, precision)

@@ -18,7 +18,7 @@ from models.transformer import Transformer
 from models.unet import UNet
 from trainer import recomputing
 from trainer.data.tensors import TensorData
-from trainer.diagnostics import Diagnostics
+from trainer.diagnostics import Diagnostics, check_extremes, check_gradients, check_purity
 from trainer.loop import Trainer
 from trainer.recomputing import recompute, recomputes
 
@@ -89,6 +89,17 @@ def test_less_is_kept_for_the_way_back(name: str) -> None:
         return sum(size for pointer, size in found.items() if pointer not in own)
 
     assert kept(True) < 0.8 * kept(False)
+
+
+@pytest.mark.parametrize("check", [check_extremes, check_gradients, check_purity])
+def test_the_checks_of_a_model_pass_as_before(check: Any) -> None:
+    batch = next(data("unet").batches(0))
+    assert check(built("unet", True), nn.MSELoss(), batch).passed
+
+
+def test_every_operation_of_it_can_be_looked_at() -> None:
+    run = trained("unet", True, detect_anomaly=True)
+    assert run.record.tags == trained("unet", False).record.tags
 
 
 def test_without_gradients_nothing_is_computed_twice() -> None:

@@ -94,7 +94,7 @@ def _rehearse(
         f"{_shape(targets)}, a sample"
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), trainer.precision.autocast():
             # torch only warns when it broadcasts (B, 1) against (B,), and the loss is then wrong.
             warnings.simplefilter("error", UserWarning)
             total = _total(trainer.loss, predictions, targets)

@@ -69,6 +69,7 @@ def first_not_finite(model: nn.Module, inputs: Tensor) -> tuple[str, Any]:
     return names[0] if names else "", predictions
 
 
+@torch.no_grad()  # or what is looked at would be kept for the way back
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether every entry of every tensor is finite."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
