@@ -145,7 +145,7 @@ def _unlike(where: str, a: Any, b: Any, ignoring: Sequence[str] = ()) -> str:
 def _equal(a: Any, b: Any) -> bool:
     try:
         return bool(a == b)
-    except (ValueError, RuntimeError):  # of two arrays that is neither true nor false
+    except Exception:  # of two arrays that is neither true nor false; a user's class may raise anything
         return False
 
 
