@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from losses.combined import CombinedLoss
 from losses.cross_entropy import CrossEntropy
@@ -95,6 +96,30 @@ def test_a_model_that_draws_needs_one_seed() -> None:
     groups, apart = grouped([run(seed, dropout=0.5) for seed in (0, 0, 1, 1, 2)])
     assert groups == [[0, 1], [2, 3]]
     assert "draws numbers" in apart[4]
+
+
+def test_a_recurrent_net_is_compared_like_any_other() -> None:
+    groups, apart = grouped([run(model=_Recurrent(width)) for width in (3, 3, 4)])
+    assert groups == [[0, 1]]
+    assert "another shape of model.rnn" in apart[2]
+
+
+def test_what_cannot_say_whether_it_is_equal_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run(), run()]
+    for one in runs:
+        one.trainer.model.table = np.arange(3)  # type: ignore[assignment]
+    assert grouped(runs) == ([], {0: "no other job is like it", 1: "another model.table"})
+
+
+class _Recurrent(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(6, width, batch_first=True)
+        self.last = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.rnn(x[:, None])[0][:, -1])
+        return found
 
 
 def test_a_group_is_cut_to_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

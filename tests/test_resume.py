@@ -271,23 +271,6 @@ def test_arguments_without_resume_are_left_alone() -> None:
     assert expand(["-m", "seed=1,2", "resume=null"]) == ["-m", "seed=1,2", "resume=null"]
 
 
-def test_a_sweep_is_found_by_its_command_whatever_launched_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = Path("outputs/sweeps/1")
-    folder.mkdir(parents=True)
-    stored = {"hydra": {"overrides": {"task": ["seed=1,2", "sweep=max_norm"]}}}
-    (folder / "multirun.yaml").write_text(yaml.safe_dump(stored))
-    typed = ["hydra/launcher=vectorized", "sweep=max_norm", "seed=1,2"]
-    for flags in ([], ["-m"]):
-        found = expand([*flags, *typed, "resume=auto"])
-        assert found[0] == "-m"
-        assert found[-2:] == ["hydra/launcher=vectorized", "hydra.sweep.dir='outputs/sweeps/1'"]
-    assert expand(["-m", "seed=1", "resume=auto"]) == ["-m", "seed=1"]
-    assert expand(["-m", "seed=1,2", "sweep_dir=a b"]) == ["-m", "seed=1,2", "hydra.sweep.dir='a b'"]
-
-
 def test_a_model_of_another_shape_is_refused(command: Command) -> None:
     assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
     cut(Path("killed"), 40)

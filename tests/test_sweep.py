@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import Outcome
 from processes import forked, wait_for
 
+from trainer.resume import expand
 from trainer.sweep import SweptJob, close_sweep, swept_before
 
 Command = Callable[..., Outcome]
@@ -109,6 +111,23 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp
         assert records[0] == records[1]
     assert command(*arguments, "resume=auto").code == 0  # that one is finished: a new one
     assert len(list(Path("outputs/sweeps").iterdir())) == 2
+
+
+def test_a_sweep_is_found_by_its_command_whatever_launched_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/sweeps/1")
+    folder.mkdir(parents=True)
+    stored = {"hydra": {"overrides": {"task": ["seed=1,2", "sweep=max_norm"]}}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(stored))
+    typed = ["hydra/launcher=vectorized", "sweep=max_norm", "seed=1,2"]
+    for flags in ([], ["-m"]):
+        found = expand([*flags, *typed, "resume=auto"])
+        assert found[0] == "-m"
+        assert found[-2:] == ["hydra/launcher=vectorized", "hydra.sweep.dir='outputs/sweeps/1'"]
+    assert expand(["-m", "seed=1", "resume=auto"]) == ["-m", "seed=1"]
+    assert expand(["-m", "seed=1,2", "sweep_dir=a b"]) == ["-m", "seed=1,2", "hydra.sweep.dir='a b'"]
 
 
 def test_a_folder_that_holds_another_sweep_is_refused(command: Command) -> None:
