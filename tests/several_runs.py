@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.data.tensors import TensorData
 from trainer.faults.batches import SpoiledData
