@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.data.tensors import TensorData
+from trainer.faults.batches import SpoiledData
 from trainer.loop import Trainer
 from trainer.metrics import Metric
 from trainer.processes import Processes
@@ -26,13 +27,24 @@ def data(**changes: Any) -> TensorData:
     return TensorData((x, y), (x[:9], y[:9]), batch_size=8, metrics={"mse": error}, **changes)
 
 
+def spoiled(*, entry: int, value: float) -> SpoiledData:
+    """Data whose third batch holds the value in one of its rows."""
+
+    def spoil(inputs: Tensor) -> Tensor:
+        inputs = inputs.clone()
+        inputs[entry, 0] = value
+        return inputs
+
+    return SpoiledData(data(), frozenset([2]), spoil)
+
+
 def net(*more: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 8), *more, nn.Tanh(), nn.Linear(8, 1))
 
 
 def trainer(place: Place, model: nn.Module | None = None, **changes: Any) -> Trainer:
-    settings: dict[str, Any] = {"max_epochs": None, "max_steps": 20, "log_every": 1, "device": "cpu"}
+    settings: dict[str, Any] = {"max_epochs": None, "max_steps": 12, "log_every": 1, "device": "cpu"}
     model, loss = model or net(), changes.pop("loss", None) or nn.MSELoss()
     parameters = [*model.parameters(), *(loss.parameters() if isinstance(loss, nn.Module) else ())]
     optimizer = torch.optim.Adam(parameters, 0.01, betas=(0.9, 0.9))

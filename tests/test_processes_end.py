@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 from several import dies_at, together
-from several_runs import ALONE, Run, data, flat, net, trainer
+from several_runs import ALONE, Run, data, flat, net, spoiled, trainer
 from torch import Tensor, nn
 
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoints
-from trainer.clipping import (
-    ZClip,
-)
+from trainer.clipping import ZClip
 from trainer.peers import ProcessLost
 from trainer.processes import Processes
+from trainer.refusals import refused_steps
 from trainer.torchrun import Place
 
 
@@ -40,7 +40,8 @@ def saving(
     place: Place, folder: Path, resume: Path | None = None, *more: nn.Module, **changes: Any
 ) -> Run:
     """A run with a checkpoint every five steps, from the tenth of an earlier one where there is one."""
-    settings = {"checkpoints": Checkpoints(every_steps=5, every_seconds=None, keep=9), **changes}
+    saves = Checkpoints(every_steps=5, every_seconds=None, keep=9)
+    settings = {"checkpoints": saves, "max_steps": 20, **changes}
     run = trainer(place, net(*more), clip=ZClip(0.5, warmup=5), **settings)
     if resume is not None:
         run.load_state_dict(checkpoint.load(resume / "checkpoints" / "step-00000010.ckpt"))
@@ -132,6 +133,17 @@ def test_a_process_that_is_killed_ends_the_other_and_is_named(tmp_path: Path) ->
     assert '"status": "failed"' in summary
     assert "process 1 (pid " in summary
     assert not list((tmp_path).glob("checkpoints/*")), "of the middle of a step nothing is kept"
+
+
+def test_a_refused_step_is_kept_with_the_rows_of_both(tmp_path: Path) -> None:
+    def run(place: Place) -> None:
+        trainer(place).fit(spoiled(entry=7, value=math.nan), tmp_path)
+
+    together(run)
+    (path,) = refused_steps(tmp_path / "refused")
+    ((inputs, targets),) = checkpoint.load(path)["batches"]
+    assert (len(inputs), len(targets)) == (8, 8)
+    assert inputs.isnan().nonzero().tolist() == [[7, 0]], "a row of the second process"
 
 
 def test_a_process_that_stands_still_is_not_waited_for(tmp_path: Path) -> None:

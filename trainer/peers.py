@@ -37,7 +37,7 @@ def lost(table: Store, rank: int, size: int, timeout: float) -> str:
     others = [other for other in range(size) if other != rank]
     deadline = time.monotonic() + SECONDS  # its connections end before it does
     while time.monotonic() < deadline:
-        if found := [line for other in others if (line := _trouble(table, other))]:
+        if found := dict.fromkeys(line for other in others if (line := _trouble(table, other))):
             return f"{', '.join(found)}: the others end too"
         time.sleep(0.1)
     return (
@@ -51,8 +51,8 @@ def _trouble(table: Store, rank: int) -> str | None:
     try:
         key = f"process/{rank}"
         pid, host = os.fsdecode(table.get(key)).split(" ") if table.check([key]) else ("", "")
-    except RuntimeError:  # whoever held the table
-        return "process 0 is gone"
+    except RuntimeError:
+        return "whoever kept the table of processes, torchrun or process 0, is gone"
     if host != socket.gethostname() or not Path("/proc/self").exists():
         return None
     try:
