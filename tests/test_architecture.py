@@ -34,7 +34,7 @@ LAYERS = {
     **dict.fromkeys(
         [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
     ),
-    **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay"), (2, "tasks")),
+    **dict.fromkeys(("evaluating", "plotting", "inspecting", "replay", "gathering"), (2, "tasks")),
     "build": (3, "build"),
     "hooks": (4, "hooks"),
 }

@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count, islice
 from math import prod
 from pathlib import Path
@@ -30,30 +29,27 @@ from trainer.build import BadInput, prepare
 from trainer.closing import short
 from trainer.composing import Composing
 from trainer.console import Console
+from trainer.gathering import gathered
 from trainer.jointly import Outcomes
 from trainer.plotting import Plots
-from trainer.resume import differing_keys, lock, status_of
+from trainer.resume import SWEEP, differing_keys, lock, status_of
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
+FIRST = "first.yaml"  # what a search chose for a job
 MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a job tells the command line and the sweeper."""
-
-    exit_code: int
-    objective: float | None
-
-
-def run(config: DictConfig) -> Outcome:
-    """Runs the task of a config in the folder that Hydra made."""
+def run(config: DictConfig) -> tuple[int, float | None]:
+    """Runs the task of a config in the folder that Hydra made; returns the exit code, and the objective
+    for a sweeper."""
     hydra_config = HydraConfig.get()
     folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
+        if not _planned:
+            _keep_choice(folder, config)
         if (summary := _trained.pop(folder, None)) is not None:
             print(f"\t   {short(summary)}" if summary["objective"] else "", flush=True)
         elif (summary := swept_before(folder)) is None:
@@ -65,7 +61,7 @@ def run(config: DictConfig) -> Outcome:
         job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
         with _locks.pop(folder, None) or lock(folder):
             summary = job.run(folder, Console())
-    return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
+    return _exit_code(summary, sweeping), (summary["objective"] or {}).get("value")
 
 
 def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -78,6 +74,25 @@ def _attempt(config: DictConfig, choices: Mapping[str, str], folder: Path) -> di
             return job.run(folder, Console(brief=True))
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
+
+
+def _keep_choice(folder: Path, config: DictConfig) -> None:
+    """Refuses to take a run for another that a search chose earlier; Hydra's own note of it is gone when
+    a job starts.
+
+    Raises:
+        BadInput: naming what differs.
+    """
+    first = folder / ".hydra" / FIRST
+    if not first.exists():
+        OmegaConf.save(config, first)
+        return
+    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    if differing := differing_keys(folder, plain, config.resume_allow, FIRST):
+        raise BadInput(
+            f"{folder} holds another job: {', '.join(differing)}; a search goes on by the same command, "
+            "resume=auto added, or choose another folder"
+        )
 
 
 def is_fresh(folder: Path) -> bool:
@@ -127,11 +142,11 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
-        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-            return  # other sweepers decide on their jobs as they go
-        for kept in (_finished, _ready, _trained):
+        for kept in (_finished, _ready, _trained, _planned, _sweep):
             kept.clear()
-        taken: set[str] = set()
+        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):  # it decides as it goes
+            _begin_search(config)
+            return
         shared: dict[str, Any] = {}
         loader: Any = GlobalHydra.instance().config_loader()
         loader.load_sweep_config = Composing(loader.load_sweep_config)
@@ -142,22 +157,51 @@ class Preflight(Callback):
             with flag_override(job_config, ["struct", "readonly"], False):
                 job_config.hydra.job.num = number
             subdir, plain = job_config.hydra.sweep.subdir, without_hydra(job_config)
-            if subdir in taken:
+            if subdir in _planned:
                 raise BadInput(
                     f"hydra.sweep.subdir must differ from job to job, got {subdir!r} for two; "
                     "${hydra.job.num} does"
                 )
-            taken.add(subdir)
+            _planned[subdir] = [item for item in overrides if not item.startswith("hydra")]
             job = prepare(plain, job_config.hydra.runtime.choices, shared)
             if keeps and isinstance(job, Job):
                 room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
                 _ready.update({number: job} if room > 0 else {})
             if (folder := _existing(config)) is not None:
                 _refuse_another(folder / subdir, plain)
+        _sweep.append(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Shows all jobs in one table, best first."""
-        close_sweep(_finished, Path(config.hydra.sweep.dir))
+        """Shows all jobs in one table, best first; ends the process with what they ended with, of which
+        it knows nothing where a launcher ran them in others."""
+        if code := _close():
+            raise SystemExit(code)
+
+
+def sweep_broke(error: Exception) -> bool:
+    """Says that a launcher or a search gave up, and what has become of the jobs; False if no sweep was
+    under way."""
+    if not _sweep:
+        return False
+    cause = error.__cause__ or error  # Hydra wraps what a sweeper's constructor says
+    print(f"the sweep ended early: {type(cause).__name__}: {str(cause).strip()}".splitlines()[0])
+    _close()
+    return True
+
+
+def _close() -> int:
+    folder = _sweep.pop()
+    jobs = gathered(folder, _finished, _planned)
+    close_sweep(jobs, folder)
+    return max((_exit_code(job.summary, sweeping=True) for job in jobs), default=0)
+
+
+def _begin_search(config: DictConfig) -> None:
+    """Makes the folder of a search, with what a basic sweep keeps in it, so that it can be resumed."""
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / SWEEP)
+    _sweep.append(folder)
 
 
 def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
@@ -242,4 +286,6 @@ _finished: list[SweptJob] = []
 _locks: dict[Path, TextIO] = {}
 _ready: dict[int, Job] = {}
 _trained: dict[Path, dict[str, Any]] = {}
+_planned: dict[str, list[str]] = {}
+_sweep: list[Path] = []  # the folder of the one under way
 OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

@@ -94,14 +94,16 @@ def overrides_of(folder: Path) -> list[str]:
     return kept
 
 
-def differing_keys(folder: Path, config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
+def differing_keys(
+    folder: Path, config: Mapping[str, Any], allowed: Sequence[str], kept: str = "config.yaml"
+) -> list[str]:
     """What the run was configured with that differs now, as ``key (then -> now)``, but for the task and
     for what is allowed: those keys and everything below them.
 
     Raises:
         CannotResume: if the stored configuration cannot be read as plain data.
     """
-    path = folder / ".hydra" / "config.yaml"
+    path = folder / ".hydra" / kept
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -138,7 +140,8 @@ def lock(folder: Path) -> TextIO:
 
 
 def _newest_unfinished(arguments: Sequence[str], sweeping: bool) -> Path | None:
-    typed = {a for a in _overrides_in(arguments) if not a.startswith(("resume_allow=", "task="))}
+    besides = ("resume_allow=", "task=", "hydra/", "hydra.")  # how and where are not what
+    typed = {a for a in _overrides_in(arguments) if not a.startswith(besides)}
     where = f"sweeps/*/{SWEEP}" if sweeping else f"*/*/{RUN}"
     for path in sorted(Path("outputs").glob(where), reverse=True):
         folder = path.parent if sweeping else path.parent.parent
