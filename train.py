@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import hydra
@@ -26,11 +25,10 @@ def job(config: DictConfig) -> float | None:
     EXIT_CODES.append(1)  # should it raise
     from trainer import hooks  # torch takes a second, which help and a typo need not wait for
 
-    outcome = hooks.run(config)
-    EXIT_CODES[-1] = code = outcome.exit_code
-    if code > 128:  # a signal ends the rest of a sweep too
-        raise SystemExit(code)
-    return outcome.objective
+    EXIT_CODES[-1], objective = hooks.run(config)
+    if EXIT_CODES[-1] > 128:  # a signal ends the rest of a sweep too
+        raise SystemExit(EXIT_CODES[-1])
+    return objective
 
 
 def main() -> int:
@@ -48,8 +46,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        if "trainer.hooks" in sys.modules and sys.modules["trainer.hooks"].sweep_broke(error):
+            return 1
         if wants_traceback or (EXIT_CODES and not isinstance(error, OSError)):
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
             return 1
         print(f"train.py: {config_error(error)}", file=sys.stderr)
         return 1 if EXIT_CODES else 2

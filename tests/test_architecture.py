@@ -36,14 +36,18 @@ LAYERS = {
     **dict.fromkeys(
         [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
     ),
-    **dict.fromkeys(("evaluating", "plotting", "report", "inspecting", "replay"), (2, "tasks")),
+    **dict.fromkeys(
+        ("evaluating", "plotting", "report", "inspecting", "replay", "gathering"), (2, "tasks")
+    ),
     "build": (3, "build"),
+    "claims": (3, "build"),
     "hooks": (4, "hooks"),
 }
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
 KNOW_CONFIG = {
     "train",
     "trainer.build",
+    "trainer.claims",
     "trainer.hooks",
     "trainer.composing",
 }  # and hydra_plugins, which is Hydra's own namespace

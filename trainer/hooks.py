@@ -7,15 +7,12 @@ rehearses everything first: a bad command leaves nothing behind. `run` is the jo
 from __future__ import annotations
 
 import copy
-import os
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -24,38 +21,34 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput, prepare
+from trainer.claims import check_started, claim_for_all, existing, held, refuse_another
 from trainer.composing import Composing
 from trainer.console import Console
+from trainer.gathering import gathered
 from trainer.plotting import Plots
 from trainer.processes import Processes
-from trainer.resume import differing_keys, lock, status_of
+from trainer.resume import SWEEP, differing_keys, lock, status_of
 from trainer.rng import seed_everything
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
-from trainer.torchrun import Place
 from trainer.workers import can_fork, own_threads
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
+FIRST = "first.yaml"  # what a search chose for a job
 MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a job tells the command line and the sweeper."""
-
-    exit_code: int
-    objective: float | None
-
-
-def run(config: DictConfig) -> Outcome:
-    """Runs the task of a config in the folder that Hydra made."""
+def run(config: DictConfig) -> tuple[int, float | None]:
+    """Runs the task of a config in the folder that Hydra made; returns the exit code, and the objective
+    for a sweeper."""
     hydra_config = HydraConfig.get()
     folder, choices = Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
+        if not _planned:
+            _keep_choice(folder, config)
         if (summary := _ended.pop(folder, None)) is not None:
             pass  # it has run in another process, and was told of
         elif (summary := swept_before(folder)) is None:
@@ -66,9 +59,9 @@ def run(config: DictConfig) -> Outcome:
         _finished[hydra_config.job.num] = SweptJob(overrides, folder, summary)
     else:
         job = _prepared.pop(OmegaConf.to_yaml(config), None) or prepare(config, choices)
-        with _locks.pop(folder, None) or lock(folder):
+        with held(folder):
             summary = job.run(folder, Console())
-    return Outcome(_exit_code(summary, sweeping), (summary["objective"] or {}).get("value"))
+    return _exit_code(summary, sweeping), (summary["objective"] or {}).get("value")
 
 
 def attempt(
@@ -92,6 +85,25 @@ def attempt(
             return job.run(folder, Console(brief=True))
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
+
+
+def _keep_choice(folder: Path, config: DictConfig) -> None:
+    """Refuses to take a run for another that a search chose earlier; Hydra's own note of it is gone when
+    a job starts.
+
+    Raises:
+        BadInput: naming what differs.
+    """
+    first = folder / ".hydra" / FIRST
+    if not first.exists():
+        OmegaConf.save(config, first)
+        return
+    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    if differing := differing_keys(folder, plain, config.resume_allow, FIRST):
+        raise BadInput(
+            f"{folder} holds another job: {', '.join(differing)}; a search goes on by the same command, "
+            "resume=auto added, or choose another folder"
+        )
 
 
 def is_fresh(folder: Path) -> bool:
@@ -126,22 +138,22 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
-        _check_started(config)
+        check_started(config)
         job_config = without_hydra(config)
         job = prepare(job_config, config.hydra.runtime.choices)
         processes = job.trainer.processes if isinstance(job, Job) else Processes()
         with processes.watching():
-            _claim_for_all(config, processes, resuming=bool(job_config.get("resume")))
+            claim_for_all(config, processes, resuming=bool(job_config.get("resume")))
         _prepared[OmegaConf.to_yaml(job_config)] = job
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
-        _check_started(config, sweeping=True)
-        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-            return  # other sweepers decide on their jobs as they go
-        for kept in (_finished, _ready, _ended):
+        check_started(config, sweeping=True)
+        for kept in (_finished, _ready, _ended, _planned, _sweep):
             kept.clear()
-        taken: set[str] = set()
+        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):  # it decides as it goes
+            _begin_search(config)
+            return
         shared: dict[str, Any] = {}
         loader: Any = GlobalHydra.instance().config_loader()
         loader.load_sweep_config = Composing(loader.load_sweep_config)
@@ -154,22 +166,51 @@ class Preflight(Callback):
             with flag_override(job_config, ["struct", "readonly"], False):
                 job_config.hydra.job.num = number
             subdir, plain = job_config.hydra.sweep.subdir, without_hydra(job_config)
-            if subdir in taken:
+            if subdir in _planned:
                 raise BadInput(
                     f"hydra.sweep.subdir must differ from job to job, got {subdir!r} for two; "
                     "${hydra.job.num} does"
                 )
-            taken.add(subdir)
+            _planned[subdir] = [item for item in overrides if not item.startswith("hydra")]
             job = prepare(plain, job_config.hydra.runtime.choices, shared)
             if keeps and isinstance(job, Job):
                 room -= sum(parameter.nbytes for parameter in job.trainer.parameters)
                 _ready.update({number: job} if room > 0 else {})
-            if (folder := _existing(config)) is not None:
-                _refuse_another(folder / subdir, plain)
+            if (folder := existing(config)) is not None:
+                refuse_another(folder / subdir, plain)
+        _sweep.append(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Shows all jobs in one table, best first."""
-        close_sweep([_finished[n] for n in sorted(_finished)], Path(config.hydra.sweep.dir))
+        """Shows all jobs in one table, best first; ends the process with what they ended with, of which
+        it knows nothing where a launcher ran them in others."""
+        if code := _close():
+            raise SystemExit(code)
+
+
+def sweep_broke(error: Exception) -> bool:
+    """Says that a launcher or a search gave up, and what has become of the jobs; False if no sweep was
+    under way."""
+    if not _sweep:
+        return False
+    cause = error.__cause__ or error  # Hydra wraps what a sweeper's constructor says
+    print(f"the sweep ended early: {type(cause).__name__}: {str(cause).strip()}".splitlines()[0])
+    _close()
+    return True
+
+
+def _close() -> int:
+    folder = _sweep.pop()
+    jobs = gathered(folder, [_finished[n] for n in sorted(_finished)], _planned)
+    close_sweep(jobs, folder)
+    return max((_exit_code(job.summary, sweeping=True) for job in jobs), default=0)
+
+
+def _begin_search(config: DictConfig) -> None:
+    """Makes the folder of a search, with what a basic sweep keeps in it, so that it can be resumed."""
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / SWEEP)
+    _sweep.append(folder)
 
 
 def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
@@ -193,85 +234,6 @@ def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
     return [list(job) for job in jobs]
 
 
-def _existing(config: DictConfig) -> Path | None:
-    """The folder of a sweep that is to be finished; None for a new one."""
-    named = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    if "${unused:" in str(named["dir"]):  # type: ignore[index,call-overload]  # resolving would make it
-        return None
-    return Path(config.hydra.sweep.dir)
-
-
-def _refuse_another(folder: Path, config: DictConfig) -> None:
-    """Lets pass a job's folder that is not there, or that holds the same job."""
-    if not (folder / ".hydra" / "config.yaml").exists():
-        return
-    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    differing = differing_keys(folder, plain, [])
-    if differing:
-        raise BadInput(f"{folder} holds another job: {', '.join(differing)}; choose another folder")
-
-
-def unused(path: str) -> str:
-    """The path, or path-2, path-3, …: the first that did not exist. It is made at once, so that no two
-    runs get the same, however close they start."""
-    for number in count(1):
-        candidate = Path(path if number == 1 else f"{path}-{number}")
-        candidate.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            candidate.mkdir()
-            break
-    return str(candidate)
-
-
-def _check_started(config: DictConfig, sweeping: bool = False) -> None:
-    """Refuses what several processes cannot do together; the first of them says so."""
-    place, choices = Place.here(), config.hydra.runtime.choices
-    refusal = None
-    if sweeping:
-        refusal = "-m must be started without torchrun: each of its processes would run the whole sweep"
-    elif not config.trainer.get("processes"):
-        refusal = f"trainer must be ddp under torchrun, got {choices.trainer}; use trainer=ddp"
-    elif choices.task != "train":
-        refusal = f"task must be train under torchrun, got {choices.task}; start it without"
-    if refusal and place.size > 1:
-        raise BadInput(f"{refusal} ({place.size} processes)") if place.rank == 0 else SystemExit(2)
-
-
-def _claim_for_all(config: DictConfig, processes: Processes, resuming: bool) -> None:
-    """`_claim` by the first of some processes, which tells the others, and those of a restart, where."""
-    if processes.size == 1:
-        _claim(config, resuming)
-        return
-    folder = ""
-    try:
-        if processes.leads:
-            _claim(config, resuming)
-            folder = os.path.abspath(config.hydra.run.dir)
-    finally:
-        folder = processes.told(folder)
-    if not folder:
-        raise SystemExit(2)  # the first has said why
-    if not processes.leads:
-        _locks[Path(folder)] = open(os.devnull, encoding="utf-8")  # the lock is the first one's
-        with flag_override(config, ["struct", "readonly"], False):
-            config.hydra.run.dir, config.hydra.output_subdir = folder, None
-
-
-def _claim(config: DictConfig, resuming: bool) -> None:
-    """Makes the run folder, which resolves ``hydra.run.dir``, and refuses one that holds a run."""
-    try:
-        folder = Path(config.hydra.run.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, OmegaConfBaseException) as error:
-        raise BadInput(f"the run folder cannot be made: {error.__cause__ or error}") from error
-    try:
-        _locks[Path(os.path.abspath(folder))] = lock(folder)
-    except OSError as error:
-        raise BadInput(str(error)) from error
-    if (folder / "metrics.jsonl").exists() and not resuming:
-        raise BadInput(f"hydra.run.dir={folder} already holds a run; choose another or remove it")
-
-
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of the config without Hydra's own node."""
     content: dict[str, Any] = config.__dict__["_content"]  # to copy that too would take most of the time
@@ -285,7 +247,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 # These are handed from one of Hydra's hooks to another, which share nothing but this module.
 _prepared: dict[str, Job | Plots] = {}
 _finished: dict[int, SweptJob] = {}  # by number; not always in that order
-_locks: dict[Path, TextIO] = {}
 _ready: dict[int, Job] = {}
 _ended: dict[Path, dict[str, Any]] = {}
-OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)
+_planned: dict[str, list[str]] = {}
+_sweep: list[Path] = []  # the folder of the one under way

@@ -108,14 +108,16 @@ def overrides_of(folder: Path) -> list[str]:
     return kept
 
 
-def differing_keys(folder: Path, config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
+def differing_keys(
+    folder: Path, config: Mapping[str, Any], allowed: Sequence[str], kept: str = "config.yaml"
+) -> list[str]:
     """What the run was configured with that differs now, as ``key (then -> now)``, but for the task and
     for what is allowed: those keys and everything below them.
 
     Raises:
         CannotResume: if the stored configuration cannot be read as plain data.
     """
-    path = folder / ".hydra" / "config.yaml"
+    path = folder / ".hydra" / kept
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
