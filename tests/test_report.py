@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Outcome
 from sweeps import LOST, job, sweep
+from tensorboard.plugins.hparams import plugin_data_pb2
+from test_tensorboard import events
 
 from trainer import report
 from trainer.report import write_report
@@ -150,6 +152,14 @@ def test_the_command_of_the_best_job_does_it_again(command: Command, tmp_path: P
     assert again.code == 0
     assert Path("again/metrics.jsonl").read_bytes() == Path("swept", best, "metrics.jsonl").read_bytes()
     assert Path("swept/report.png").exists()
+    # TensorBoard is told what the jobs differ in, which its HPARAMS tab begins with.
+    (experiment,) = [
+        plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content).experiment
+        for event in events(Path("swept/0"))
+        for value in event.summary.value
+        if value.tag == "_hparams_/experiment"
+    ]
+    assert [info.name for info in experiment.hparam_infos if info.differs] == ["clip.max_norm"]
     shutil.rmtree("again")
     # The job itself can be gone on with, as the single run that it is.
     resumed = command("--config-dir", "my conf", f"resume=swept/{best}", "task=evaluate")

@@ -223,6 +223,8 @@ HOSTILE = [
     "hydra/launcher=joblib",
     "model=../../evil",
     "model=/tmp/evil",
+    "model=mlp,/tmp/evil",
+    "loss={kind:evil}",
     "--config-dir=/tmp",
     "~trainer",
     "-m",
@@ -242,6 +244,15 @@ def test_an_override_that_does_more_than_set_a_value_is_not_typed_again(
         return
     with pytest.raises(CannotResume, match="does more than choose an option or set a value"):
         overrides_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override", ["clip=none,norm", "model=mlp", "loss={alpha:1,beta:5e-1}", "loss={alpha:1},{alpha:0}"]
+)
+def test_what_chooses_options_or_sets_numbers_is_typed_again(override: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([override]))
+    assert overrides_of(tmp_path) == [override]
 
 
 @pytest.mark.parametrize("text", ["a: 1", "- 1", "!!python/object/apply:os.system ['ls']", "[", "\xff"])

@@ -5,6 +5,7 @@ TABS_FOLDER=<folder> keeps a picture of each tab there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -33,17 +34,26 @@ RUN = [
 ]
 
 
+SWEEP = ["-m", "data=diabetes", "model=mlp", "loss=mse", "trainer.max_steps=40", "hydra.sweep.dir=sweep"]
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """TensorBoard, serving a short run of the main job."""
-    folder = tmp_path_factory.mktemp("served")
+    with _served(tmp_path_factory.mktemp("served"), RUN) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _served(folder: Path, arguments: list[str]) -> Iterator[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    train = [sys.executable, str(ROOT / "train.py"), *RUN]
+    train = [sys.executable, str(ROOT / "train.py"), *arguments]
     subprocess.run(train, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    serve = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
+    logs = next(folder.glob("*"))
+    serve = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", str(port)]
     serve += ["--load_fast=false"]  # which also reads what is there before it answers
     server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -94,3 +104,20 @@ def test_a_tab_shows_what_the_run_recorded(address: str, page: browser.Browser, 
     if kept := os.environ.get("TABS_FOLDER"):
         time.sleep(4)  # charts are drawn after their names
         page.picture(Path(kept) / f"{tab}.png")
+
+
+def test_every_job_of_a_sweep_is_a_row_and_a_line_and_what_was_swept_comes_first(
+    tmp_path: Path, page: browser.Browser
+) -> None:
+    swept = ["optimizer.lr=1e-3,3e-3", "clip.max_norm=0.5,1.5,2.5"]
+    with _served(tmp_path, [*SWEEP, *swept]) as address:
+        page.open(f"{address}/?darkMode=false&opened=sweep#hparams")
+        text = page.wait_for("Trial ID", "val/mae", "2.5000")
+        table = text[text.index("Trial ID") :].split("\n")
+        assert table[2:5] == ["clip.max_norm", "optimizer.lr", "clip"]  # of all keys five are shown
+        assert [row for row in table if row in list("012345")] == list("012345")
+        if kept := os.environ.get("TABS_FOLDER"):
+            page.picture(Path(kept) / "sweep.png")
+        page.open(f"{address}/?darkMode=false&opened=runs#timeseries")
+        runs = page.wait_for("Run", "train").split("\n")
+        assert [row for row in runs if row in list("012345")][:6] == list("012345")

@@ -219,13 +219,13 @@ def with_result(jobs: Sequence[Job]) -> list[Job]:
 
 def settings_of(jobs: Sequence[Result]) -> list[dict[str, str]]:
     """What each job has for the keys that not all have alike, as typed."""
-    typed = [dict(_keys_of(job.overrides)) for job in jobs]
+    typed = [dict(keys_of(job.overrides)) for job in jobs]
     keys = dict.fromkeys(key for one in typed for key in one)
     differing = [key for key in keys if len({one.get(key) for one in typed}) > 1]
     return [{key: one[key] for key in differing if key in one} for one in typed]
 
 
-def _keys_of(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+def keys_of(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Key and value of each; of several in braces, as in loss={alpha:1,beta:0}, each by its own."""
     for item in overrides:
         key, _, value = item.partition("=")

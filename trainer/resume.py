@@ -21,8 +21,8 @@ from typing import Any, TextIO
 import yaml
 
 RUN, SWEEP = Path(".hydra", "overrides.yaml"), "multirun.yaml"  # where Hydra keeps what was typed
-GROUP_CHOICE = re.compile(r"[\w-]+=[\w-]+(/[\w-]+)*")
-NUMBERS = re.compile(r"[\w-]+=\{\w+:[\d.eE+-]+(,\w+:[\d.eE+-]+)*\}")  # loss={alpha:1,beta:0}
+OPTION, MIX = r"[\w-]+(/[\w-]+)*", r"\{\w+:[\d.eE+-]+(,\w+:[\d.eE+-]+)*\}"  # {alpha:1,beta:0}
+CHOICE = re.compile(rf"[\w-]+=({OPTION}(,{OPTION})*|{MIX}(,{MIX})*)")  # of a sweep several
 SETTING = re.compile(r"\+{0,2}[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
 FORBIDDEN = re.compile(r"_target_|\$\{|^\+*hydra[.=/]|^\+*resume", re.IGNORECASE)
 
@@ -95,12 +95,8 @@ def overrides_of(folder: Path) -> list[str]:
     passing = ("resume=", "resume_allow=", "task=")
     kept = [item for item in overrides if not item.startswith(passing)]
     for item in kept:
-        chooses = GROUP_CHOICE.fullmatch(item) or "." in item.partition("=")[0] or _is_value(item)
-        if (
-            not (chooses or NUMBERS.fullmatch(item))
-            or not SETTING.fullmatch(item)
-            or FORBIDDEN.search(item)
-        ):
+        chooses = CHOICE.fullmatch(item) or "." in item.partition("=")[0] or _is_value(item)
+        if not chooses or not SETTING.fullmatch(item) or FORBIDDEN.search(item):
             raise CannotResume(
                 f"{path} holds {item!r}, which does more than choose an option or set a value; if you "
                 "wrote it yourself, start the run anew with the full command"

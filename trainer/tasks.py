@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from trainer.comparison import keys_of
 from trainer.console import Console
 from trainer.data.tensors import Data
 from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
 from trainer.loop import Trainer
-from trainer.resume import CannotResume, overrides_of
+from trainer.resume import SWEEP, CannotResume, overrides_of
 from trainer.schedulers import Horizon
 from trainer.tensorboard import TensorBoard
 
@@ -83,7 +84,7 @@ def show_result(
     if summary["status"] == "completed":
         _show_samples(job, folder, board)
         _show_graph(job, board, console)
-    board.hparams(job.numbers | _parts(job), _final_validation(summary), _typed(folder))
+    board.hparams(job.numbers | _parts(job), _final_validation(summary), _swept(folder))
 
 
 def _show_graph(job: Job, board: TensorBoard, console: Console) -> None:
@@ -115,11 +116,14 @@ def header(job: Job) -> list[str]:
     return ["  ".join(lines), "  ".join(what.values()), f"{size}, on {job.trainer.device}"]
 
 
-def _typed(folder: Path) -> list[str]:
-    """The keys that were typed for the run, the last first: a sweep's own are the last."""
+def _swept(folder: Path) -> list[str]:
+    """The keys whose values a job has not in common with its whole sweep; none of a single run."""
+    if not (folder.parent / SWEEP).exists():
+        return []
     try:
-        return [item.partition("=")[0] for item in reversed(overrides_of(folder))]
-    except CannotResume:  # a run that was started from Python
+        alike = overrides_of(folder.parent)
+        return [key for key, _ in keys_of([item for item in overrides_of(folder) if item not in alike])]
+    except CannotResume:  # something was typed that a command would not be given again
         return []
 
 

@@ -104,14 +104,15 @@ class TensorBoard:
         self._write(Event(wall_time=time.time(), graph_def=content))
 
     def hparams(
-        self, values: Mapping[str, Any], metrics: Mapping[str, float], first: Sequence[str] = ()
+        self, values: Mapping[str, Any], metrics: Mapping[str, float], differs: Sequence[str] = ()
     ) -> None:
         """The run as a row of the HPARAMS tab: what was chosen, and the metrics it ended with.
 
         Args:
             values: what was chosen, by key.
             metrics: what it ended with, by tag.
-            first: the keys that the tab begins with; it shows five, and others when asked to.
+            differs: the keys that runs shown beside each other differ in; the tab begins with them, of
+                all keys it shows five, and others when asked to.
         """
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
@@ -120,10 +121,8 @@ class TensorBoard:
         experiment, *others = hparams(flat, dict(metrics))
         stored = experiment.value[0].metadata.plugin_data
         content = HParamsPluginData.FromString(stored.content)
-        order = [*first, *flat]
-        infos = sorted(content.experiment.hparam_infos, key=lambda info: order.index(info.name))
-        del content.experiment.hparam_infos[:]
-        content.experiment.hparam_infos.extend(infos)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in differs
         stored.content = content.SerializeToString()
         for summary in (experiment, *others):
             self._write(Event(wall_time=time.time(), summary=summary))
