@@ -80,6 +80,10 @@ class Trainer:
 
     Raises: ValueError for an argument out of range."""
 
+    epoch = batch = step = 0
+    log_due = False
+    ending: Ending | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -139,9 +143,6 @@ class Trainer:
         self.diagnostics.bind(self.model, loss, self.parameters, bool(compile))
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
         self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None, scaler)
-        self.epoch = self.batch = self.step = 0
-        self.log_due = False
-        self.ending: Ending | None = None
 
     def fit(self, data: Data, folder: Path | None = None, views: Sequence[View] = ()) -> dict[str, Any]:
         """Trains to the horizon, or until a signal or the guard ends the run.
@@ -165,8 +166,7 @@ class Trainer:
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
-            if self.guard.snapshot_every and not self.snapshots.taken:
-                self.snapshots.take()  # trouble in the first steps is the commonest
+            self.snapshots.begin(self.guard.snapshot_every)
             with self.processes.watching(), StopSignals() as signals:
                 self.gradients.share(self.processes, self.step)
                 for batches in self._steps(data, horizon.steps):

@@ -24,6 +24,15 @@ class Snapshots:
         self.budget = budget
         self.taken: list[dict[str, Any]] = []
 
+    def begin(self, every: int | None) -> None:
+        """Takes the first, before the first step: trouble in the first steps is the commonest.
+
+        Args:
+            every: steps between two; None wants none.
+        """
+        if every and not self.taken:
+            self.take()
+
     def take(self) -> None:
         """Copies the parts' present state, and forgets what goes beyond two or beyond the budget.
 
