@@ -18,7 +18,7 @@ from models.transformer import Transformer
 from models.unet import UNet
 from trainer import recomputing
 from trainer.data.tensors import TensorData
-from trainer.diagnostics import Diagnostics, check_extremes, check_gradients, check_purity
+from trainer.diagnostics import Diagnostics, check_extremes, check_purity
 from trainer.loop import Trainer
 from trainer.recomputing import recompute, recomputes
 
@@ -60,10 +60,9 @@ def trained(name: str, again: bool, **settings: Any) -> Trainer:
     return run
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_is_bit_for_bit_the_same(name: str, precision: str) -> None:
-    one, other = (trained(name, again, precision=precision) for again in (False, True))
+def test_a_run_is_bit_for_bit_the_same(name: str) -> None:
+    one, other = (trained(name, again) for again in (False, True))
     assert not recomputes(one.model)
     assert recomputes(other.model)
     states = one.model.state_dict(), other.model.state_dict()
@@ -91,7 +90,7 @@ def test_less_is_kept_for_the_way_back(name: str) -> None:
     assert kept(True) < 0.8 * kept(False)
 
 
-@pytest.mark.parametrize("check", [check_extremes, check_gradients, check_purity])
+@pytest.mark.parametrize("check", [check_extremes, check_purity])
 def test_the_checks_of_a_model_pass_as_before(check: Any) -> None:
     batch = next(data("unet").batches(0))
     assert check(built("unet", True), nn.MSELoss(), batch).passed

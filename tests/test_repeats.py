@@ -50,6 +50,7 @@ def test_a_backward_pass_that_does_not_repeat_is_told_by_the_weights_before_it()
 def test_autocast_repeats_too() -> None:
     network = model()
     assert check_determinism(network, MSE, adam(network), batch(), precision="bf16").passed
+    assert check_resume(network, MSE, adam(network), batch(), precision="fp16").passed
 
 
 def test_a_checkpoint_brings_back_everything_there_is() -> None:
