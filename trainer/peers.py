@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +28,9 @@ def introduce(table: Store, rank: int, size: int) -> None:
 
 
 def lost(table: Store, rank: int, size: int, timeout: float) -> str:
-    """One line on why an exchange with the others failed.
+    """One line on why an exchange with the others failed; this process is expected to end with it.
+
+    From now on it heeds no SIGTERM: torchrun sends one to all that are left, before they could say why.
 
     Args:
         table: where all have introduced themselves.
@@ -34,6 +38,8 @@ def lost(table: Store, rank: int, size: int, timeout: float) -> str:
         size: how many there are.
         timeout: seconds that it has waited for them at most.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     others = [other for other in range(size) if other != rank]
     deadline = time.monotonic() + SECONDS  # its connections end before it does
     while time.monotonic() < deadline:
