@@ -1,25 +1,19 @@
 """What looking into the model costs: ``python -m benchmarks.diagnostics``.
 
-Steps of the problems of `benchmarks.guard` at the default interval (a record every 20 steps, of which
+Steps of the problems of `benchmarks.problems` at the default interval (a record every 20 steps, of which
 `Diagnostics` samples one in ``every``), each trained with diagnostics=off, light and full, without
-validation and without a folder, all of `fit` timed. They take turns in one process, and ratios are
+validation and without a folder. The trainings take turns of 100 steps in one process, and ratios are
 formed round by round (see `benchmarks.timing`).
 """
 
 import argparse
-import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
-from torch import nn
 
-from benchmarks.guard import PROBLEMS, compare
-from benchmarks.step import NORM, RATE
-from benchmarks.timing import Bar, Entry, calibrate, table
-from trainer.clipping import ClipByNorm
+from benchmarks.problems import overheads
+from benchmarks.timing import table
 from trainer.diagnostics import Diagnostics
-from trainer.loop import Trainer
 
 LEVELS: dict[str, Callable[[], Diagnostics | None]] = {
     "off": lambda: None,
@@ -29,46 +23,13 @@ LEVELS: dict[str, Callable[[], Diagnostics | None]] = {
 LIMITS = {"light": 1.03}
 
 
-def train(problem: str, level: str, steps: int) -> float:
-    """Seconds of CPU for so many steps; a shared machine interrupts one turn more than another."""
-    model, data = PROBLEMS[problem]()
-    trainer = Trainer(
-        model,
-        nn.MSELoss(),
-        torch.optim.Adam(model.parameters(), RATE, fused=True),
-        clip=ClipByNorm(NORM),
-        diagnostics=LEVELS[level](),
-        max_epochs=None,
-        max_steps=steps,
-        device="cpu",
-    )
-    start = time.process_time()
-    outcome = trainer.fit(data)
-    taken = time.process_time() - start
-    if (outcome["status"], outcome["guard"]["skipped"]) != ("completed", 0):
-        raise RuntimeError(f"{problem} with diagnostics={level} did not train as planned: {outcome}")
-    return taken
-
-
 def main() -> int:
     """Measures and prints; the status is 1 only when something crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="turns for each contender")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one turn of steps")
+    parser.add_argument("--seconds", type=float, default=60, help="for each problem")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows, crashed = [], False
-    for problem in PROBLEMS:
-        entries = [Entry(level, partial(train, problem, level)) for level in LEVELS]
-        calibrate(entries[0], options.seconds, first=50)
-        for entry in entries:  # a whole number of sampled intervals
-            entry.amount = max(100, entries[0].amount // 100 * 100)
-        bars = {
-            level: Bar(f"{problem}: {level} / off", limit, at_least=False)
-            for level, limit in LIMITS.items()
-        }
-        rows += compare(f"step of {problem}", entries, bars, options.rounds)
-        crashed |= any(entry.crash for entry in entries)
+    rows, crashed = overheads("diagnostics", LEVELS, LIMITS, options.seconds)
     print(table(["bar", "wanted", "measured", ""], rows))
     return int(crashed)
 

@@ -1,8 +1,8 @@
 """What the guard and a checkpoint cost: ``python -m benchmarks.guard``.
 
 Steps: the network of `benchmarks.step` and the U-Net of the digits, each trained under guard=off,
-skip and rewind at their defaults, without validation and without a folder, all of `fit` timed. The
-guards take turns in one process, and ratios are formed round by round (see `benchmarks.timing`).
+skip and rewind at their defaults, without validation and without a folder. The trainings take turns of
+100 steps in one process, and ratios are formed round by round (see `benchmarks.timing`).
 
 Checkpoints: `trainer.checkpoint.save` of a state of 50 MB, hash, fsync and rename included, against
 `torch.save` of the same state followed by fsync, to the same folder.
@@ -17,63 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks.step import BATCH, FEATURES, HIDDEN, NORM, RATE, SAMPLES
-from benchmarks.timing import Bar, Entry, calibrate, interleave, median_ratio, spread, table
-from models.mlp import MLP
-from models.unet import UNet
+from benchmarks.problems import overheads
+from benchmarks.timing import Bar, Entry, compare, interleave, table
 from trainer import checkpoint
-from trainer.clipping import ClipByNorm
-from trainer.data.digits import digits_denoise
-from trainer.data.random import random_regression
-from trainer.data.tensors import TensorData
 from trainer.guard import Guard, Off, Rewind, Skip
-from trainer.loop import Trainer
 
 GUARDS: dict[str, Callable[[], Guard]] = {"off": Off, "skip": Skip, "rewind": Rewind}
 LIMITS = {"skip": 1.02, "rewind": 1.05}
 MEGABYTES, SAVING = 50, 1.3
-
-
-def mlp_problem() -> tuple[nn.Module, TensorData]:
-    """The network and the data of `benchmarks.step`."""
-    torch.manual_seed(0)
-    data = random_regression(SAMPLES, FEATURES, 1, val_samples=0, batch_size=BATCH)
-    return MLP((FEATURES,), (1,), hidden=(HIDDEN, HIDDEN)), data
-
-
-def unet_problem() -> tuple[nn.Module, TensorData]:
-    """The U-Net and the digits of ``python train.py``, without the validation."""
-    torch.manual_seed(0)
-    data = digits_denoise()
-    data.val, data.validates = (data.val[0][:0], data.val[1][:0]), False
-    return UNet((1, 8, 8), (1, 8, 8)), data
-
-
-PROBLEMS = {"mlp": mlp_problem, "unet": unet_problem}
-
-
-def train(problem: str, guard: str, steps: int) -> float:
-    """Seconds of CPU for so many steps; a shared machine interrupts one turn more than another."""
-    model, data = PROBLEMS[problem]()
-    optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
-    trainer = Trainer(
-        model,
-        nn.MSELoss(),
-        optimizer,
-        clip=ClipByNorm(NORM),
-        guard=GUARDS[guard](),
-        max_epochs=None,
-        max_steps=steps,
-        device="cpu",
-    )
-    start = time.process_time()
-    outcome = trainer.fit(data)
-    taken = time.process_time() - start
-    if (outcome["status"], outcome["steps"], outcome["guard"]["skipped"]) != ("completed", steps, 0):
-        raise RuntimeError(f"{problem} under guard={guard} did not train as planned: {outcome}")
-    return taken
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -100,49 +52,17 @@ def checked_save(folder: Path, what: dict[str, torch.Tensor], times: int) -> flo
     return time.perf_counter() - start
 
 
-def compare(title: str, entries: list[Entry], bars: dict[str, Bar], rounds: int) -> list[list[str]]:
-    """Measures, prints a table of seconds per unit of work, and returns the rows of the bars. The first
-    entry is the one that the others are compared to."""
-    interleave(entries, rounds)
-    rows, base = [], entries[0]
-    for entry in entries:
-        each = [1e6 * seconds / entry.amount for seconds in entry.seconds]
-        ratio = median_ratio(base.rates, entry.rates) if each else None
-        rows.append(
-            [entry.name, spread(each, ".0f") if each else entry.crash[:60], f"{ratio or 0:.3f}x"]
-        )
-    print(table([title, "µs", f"to {base.name}"], rows) + "\n")
-    return [bars[e.name].row(median_ratio(base.rates, e.rates)) for e in entries if e.name in bars]
-
-
-def step_entries(problem: str, seconds: float) -> list[Entry]:
-    """The three guards on one problem, all with the same number of steps."""
-    entries = [Entry(guard, partial(train, problem, guard)) for guard in GUARDS]
-    calibrate(entries[0], seconds, first=50)
-    for entry in entries:  # a whole number of snapshots, beside the one before the first step
-        entry.amount = max(100, entries[0].amount // 100 * 100)
-    return entries
-
-
 def main() -> int:
     """Measures and prints; the status is 1 only when something crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25, help="turns for each contender")
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of one turn of steps")
+    parser.add_argument("--rounds", type=int, default=25, help="saves of each kind")
+    parser.add_argument("--seconds", type=float, default=60, help="for the steps of each problem")
     parser.add_argument(
         "--folder", type=Path, help="where checkpoints are written; default: a temporary"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows, crashed = [], False
-    for problem in PROBLEMS:
-        entries = step_entries(problem, options.seconds)
-        bars = {
-            guard: Bar(f"{problem}: {guard} / off", limit, at_least=False)
-            for guard, limit in LIMITS.items()
-        }
-        rows += compare(f"step of {problem}", entries, bars, options.rounds)
-        crashed |= any(entry.crash for entry in entries)
+    rows, crashed = overheads("guard", GUARDS, LIMITS, options.seconds)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         what = state()
         savers = {"torch.save + fsync": plain_save, "checkpoint": checked_save}

@@ -131,3 +131,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         for line in lines
     )
+
+
+def compare(title: str, entries: list[Entry], bars: dict[str, Bar], rounds: int) -> list[list[str]]:
+    """Measures, prints a table of seconds per unit of work, and returns the rows of the bars. The first
+    entry is the one that the others are compared to."""
+    interleave(entries, rounds)
+    rows, base = [], entries[0]
+    for entry in entries:
+        each = [1e6 * seconds / entry.amount for seconds in entry.seconds]
+        ratio = median_ratio(base.rates, entry.rates) if each else None
+        rows.append(
+            [entry.name, spread(each, ".0f") if each else entry.crash[:60], f"{ratio or 0:.3f}x"]
+        )
+    print(table([title, "µs", f"to {base.name}"], rows) + "\n")
+    return [bars[e.name].row(median_ratio(base.rates, e.rates)) for e in entries if e.name in bars]

@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, SMALL, Outcome
+from processes import forked, wait_for
 
 from trainer import checkpoint
+from trainer.plots import draw_curves
 
 Command = Callable[..., Outcome]
 
@@ -24,7 +25,10 @@ def read(folder: Path) -> tuple[list[dict[str, float]], dict[str, object]]:
     return [json.loads(line) for line in lines], json.loads((folder / "summary.json").read_text())
 
 
-def test_a_run_leaves_the_folder_that_scripts_rely_on(command: Command) -> None:
+def test_a_run_leaves_the_folder_that_scripts_rely_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.plots.draw_curves", draw_curves)
     outcome = command(*SMALL)
     assert outcome.code == 0
     (folder,) = outcome.run_folders
@@ -54,13 +58,10 @@ def test_the_closing_lines_say_what_to_type_next(command: Command) -> None:
 
 
 def test_two_runs_started_together_get_two_folders(tmp_path: Path) -> None:
-    arguments = [sys.executable, str(ROOT / "train.py"), *SMALL]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    assert [run.wait(60) for run in runs] == [0, 0]
+    runs = [forked(*SMALL, folder=tmp_path) for _ in range(2)]
+    for run in runs:
+        run.join(60)
+    assert [run.exitcode for run in runs] == [0, 0]
     assert len(list(tmp_path.glob("outputs/*/*/summary.json"))) == 2
 
 
@@ -126,21 +127,14 @@ def test_a_signal_leaves_a_checkpoint_and_exits_128_plus_n(
     tmp_path: Path, number: int, code: int
 ) -> None:
     arguments = ["data=random", "model=mlp", "loss=mse", "trainer.max_epochs=100000"]
-    run = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments, "hydra.run.dir=run"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    run = forked(*arguments, "hydra.run.dir=run", folder=tmp_path)
     record = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 30
-    while not (record.exists() and record.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    run.send_signal(number)
-    out, _ = run.communicate(timeout=30)
-    assert run.returncode == code, out
+    wait_for(lambda: record.exists() and record.stat().st_size, run)
+    assert run.pid is not None
+    os.kill(run.pid, number)
+    run.join(60)
+    out = (tmp_path / "out.txt").read_text()
+    assert run.exitcode == code, out
     assert "Traceback" not in out
     _, summary = read(tmp_path / "run")
     assert summary["status"] == "interrupted"

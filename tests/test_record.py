@@ -66,7 +66,9 @@ def test_the_summary_says_what_data_it_is_of() -> None:
     record = opened()
     record.write(1, 1, {"lr": 0.5})
     lr = {"first": 0.5, "best": 0.5, "last": 0.5}
-    assert record.summary() == {"metrics": {"lr": lr}, "data": {"train": 8, "val": 4}}
+    objective = {"tag": "val/psnr", "value": None, "higher_is_better": True}
+    about = {"metrics": {"lr": lr}, "data": {"train": 8, "val": 4}}
+    assert record.summary() == {"objective": objective, **about}
     anonymous = data(METRICS)
     del anonymous.provenance  # a user's own source need not say
     record.open(anonymous)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ import pytest
 import torch
 import yaml
 from conftest import Outcome
+from processes import forked, wait_for
 
-import train
 from trainer import checkpoint
 from trainer.resume import CannotResume, expand, lock, overrides_of
 
@@ -61,8 +58,8 @@ def cut(folder: Path, step: int) -> None:
 
 @pytest.mark.parametrize("extra", [[], ["guard=rewind"], ["clip=value", "trainer.accumulate=2"]])
 def test_a_resumed_run_ends_bit_for_bit_where_it_would_have(command: Command, extra: list[str]) -> None:
-    for name in ("whole", "killed"):
-        assert command(*RUN, *SAVES, *extra, f"hydra.run.dir={name}").code == 0
+    assert command(*RUN, *SAVES, *extra, "hydra.run.dir=killed").code == 0
+    shutil.copytree("killed", "whole")
     cut(Path("killed"), 40)
     outcome = command("resume=killed")
     assert outcome.code == 0, outcome.err
@@ -76,7 +73,7 @@ def test_every_step_is_in_the_record_once_after_several_kills(command: Command, 
     arguments = [*long, "hydra.run.dir=killed"]
     for _ in range(2):
         run = forked(*arguments)
-        wait_for(tmp_path / "killed" / "checkpoints", run)
+        wait_for((tmp_path / "killed" / "checkpoints").exists, run)
         time.sleep(kills.random() / 2)
         run.kill()
         run.join()
@@ -87,25 +84,6 @@ def test_every_step_is_in_the_record_once_after_several_kills(command: Command, 
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
-
-
-def forked(*arguments: str, before: Callable[[], None] = lambda: None) -> BaseProcess:
-    """The command in a process of its own that need not import torch again: fork takes it along."""
-
-    def run() -> None:
-        before()
-        sys.argv = ["train.py", *arguments]
-        os._exit(train.main())
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    return process
-
-
-def wait_for(path: Path, run: BaseProcess) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists() and run.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def dying(at: int) -> None:
@@ -124,14 +102,23 @@ def dying(at: int) -> None:
     Path.replace = instead_of(Path.replace)  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    process = forked(*RUN, *SAVES, f"hydra.run.dir={folder}")
+    process.join()
+    assert process.exitcode == 0
+    return folder
+
+
 @pytest.mark.parametrize("at", range(1, 6))
-def test_a_kill_inside_a_save_loses_nothing(at: int, command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=whole").code == 0
+def test_a_kill_inside_a_save_loses_nothing(at: int, command: Command, whole: Path) -> None:
     process = forked(*RUN, *SAVES, "hydra.run.dir=killed", before=partial(dying, at))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert command("resume=killed").code == 0
-    assert_identical(Path("killed"), Path("whole"))
+    assert_identical(Path("killed"), whole)
 
 
 def damage(path: Path, how: str) -> None:
@@ -146,8 +133,8 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(
     command: Command, how: str
 ) -> None:
-    for name in ("whole", "killed"):
-        assert command(*RUN, *SAVES, f"hydra.run.dir={name}").code == 0
+    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
+    shutil.copytree("killed", "whole")
     cut(Path("killed"), 50)
     damage(newest(Path("killed")), how)
     outcome = command("resume=killed")

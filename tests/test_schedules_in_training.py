@@ -55,6 +55,17 @@ class Bad(TensorData):
             yield (x * math.nan if number in self.at else x), y
 
 
+class SavesAt(Checkpoints):
+    """Saves after these steps and at the end."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__(every_seconds=None, keep=1000)
+        self.steps = steps
+
+    def due(self, step: int) -> bool:
+        return step in self.steps
+
+
 def source(at: Collection[int] = ()) -> Bad:
     good = data(PER_EPOCH, size=4)
     bad = Bad(good.train, good.val, batch_size=4)
@@ -107,14 +118,13 @@ def test_going_back_leaves_the_schedule_in_place(tmp_path: Path, path: Path) -> 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_run_cut_anywhere_goes_on_bit_for_bit(tmp_path: Path, path: Path) -> None:
-    saves = Checkpoints(every_steps=1, every_seconds=None, keep=1000)
     guard = {"max_consecutive": 2, "every": 10, "spike_z": math.inf}
     bad = range(30, 33)
-    whole = prepared(path, Rewind(**guard), checkpoints=saves)  # type: ignore[arg-type]
+    cuts = (8, 17, 31, 40)
+    whole = prepared(path, Rewind(**guard), checkpoints=SavesAt(*cuts))  # type: ignore[arg-type]
     whole.fit(source(bad), tmp_path / "whole")
-    for cut in (8, 17, 31, 40):
-        saves = Checkpoints(every_steps=1, every_seconds=None, keep=1000)
-        rest = prepared(path, Rewind(**guard), checkpoints=saves)  # type: ignore[arg-type]
+    for cut in cuts:
+        rest = prepared(path, Rewind(**guard), checkpoints=SavesAt(*cuts))  # type: ignore[arg-type]
         file = tmp_path / "whole" / "checkpoints" / f"step-{cut:08d}.ckpt"
         rest.load_state_dict(checkpoint.load(file))
         rest.fit(source(bad), tmp_path / f"rest-{cut}")

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.guard import Rewind, Skip
-from trainer.spikes import REFRESH, SpikeDetector, SpikeScore
+from trainer.spikes import SpikeDetector, SpikeScore
 
 Curve = NDArray[np.float64]
 STEPS = 20_000
@@ -55,7 +55,7 @@ def test_the_limit_is_at_most_a_few_values_old() -> None:
     detector = SpikeDetector()
     for count, value in enumerate(values, start=1):
         detector.accept(value)
-        latest = count - count % REFRESH
+        latest = count - count % 32
         if count >= 32:
             assert detector.limit == pytest.approx(written(values[:latest][-128:], 8.0), rel=1e-12)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
 from torch.optim import Optimizer
 
+from trainer.clipping import Clipped
 from trainer.guard import Guard
 from trainer.meter import Meter, NormHistory
 from trainer.refusals import Refusals
@@ -34,6 +38,36 @@ class Ledger:
         self.guard, self.snapshots, self.schedule = guard, snapshots, schedule
         self.optimizer, self.refusals = optimizer, refusals
         self.meter, self.norms = Meter(), NormHistory()
+
+    def enter(
+        self,
+        loss: Tensor,
+        norm: Tensor,
+        clipped: Clipped,
+        refused: Tensor | bool,
+        terms: Mapping[str, Tensor],
+        buffers: Tensor | None,
+        later: bool = False,
+    ) -> Ending | None:
+        """Takes in a step, and settles it unless its numbers are on a device that runs ahead.
+
+        Args:
+            loss: of the step, shape ().
+            norm: of the gradient, before clipping.
+            clipped: what the clip did.
+            refused: the verdict.
+            terms: of the loss.
+            buffers: the largest entry of the model's buffers; None without any.
+            later: leave the rest to `read`.
+
+        Returns:
+            How the run ends, if it does.
+        """
+        self.meter.add(loss, norm, clipped, refused, terms, buffers)
+        if later:
+            return None
+        largest = 0.0 if buffers is None else buffers.item()
+        return self.settle(loss.item(), norm.item(), bool(refused), largest)
 
     def read(self, runs_ahead: bool, ending: Ending | None = None) -> Ending | None:
         """Brings the numbers of the steps since the last time to the host, in one transfer.

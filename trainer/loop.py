@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
+from trainer.computing import check_together, computed
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.evaluation import Loss, evaluate
@@ -97,8 +98,7 @@ class Trainer:
         detect_anomaly: bool = False,
         seed: int = 0,
     ) -> None:
-        if detect_anomaly and compile:
-            raise ValueError("detect_anomaly must be false for a compiled model; use compile=false")
+        check_together(compile, detect_anomaly)
         self.device = pick_device(device)
         self.precision = Precision(precision, self.device)
         self.accumulate = checks.whole("accumulate", accumulate, at_least=1)
@@ -108,7 +108,7 @@ class Trainer:
         Horizon.of(1, 1, *self.limits)
         self.runs_ahead = self.device.type != "cpu"  # of the host, until it reads a step's numbers
         self.model = model.to(self.device, self.precision.dtype)
-        self.forward: nn.Module = torch.compile(self.model) if compile else self.model  # type: ignore
+        self.forward = computed(self.model, compile)
         self.loss = loss.to(self.device, self.precision.dtype) if isinstance(loss, nn.Module) else loss
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -209,10 +209,7 @@ class Trainer:
             self.transaction.commit(gradients, clipped, self.guard.lr_factor)
         self.diagnostics.after_commit(norm, clipped, refused)
         self.schedule.step_ended()
-        self.meter.add(loss, norm, clipped, refused, terms, buffers)
-        if not self.runs_ahead:
-            largest = 0.0 if buffers is None else buffers.item()
-            self.ending = self.ledger.settle(loss.item(), norm.item(), bool(refused), largest)
+        self.ending = self.ledger.enter(loss, norm, clipped, refused, terms, buffers, self.runs_ahead)
 
     def _between_steps(self, data: Data, horizon: Horizon, signals: StopSignals) -> None:
         """Everything that is due after a step: record, validate, schedule, snapshot, checkpoint."""
@@ -260,14 +257,8 @@ class Trainer:
         except OSError as error:  # a full disk
             failure, ending = error, Ending.by_error(error)
         summary = {
-            "status": ending.status,
-            "reason": ending.reason,
-            "steps": self.step,
-            "epochs": self.epoch + (self.batch > 0),
-            "seconds": seconds,
-            "steps_per_second": steps / seconds,
-            "objective": self.record.objective_value(diverged=ending.status == "diverged"),
-            **self.record.summary(),
+            **ending.summary(self.step, self.epoch + (self.batch > 0), seconds, steps),
+            **self.record.summary(diverged=ending.status == "diverged"),
             **statistics(self.norms, self.clip, self.guard, self.diagnostics),
             "seed": self.seed,
         }

@@ -109,9 +109,10 @@ class Record:
         value = worst if diverged else self.last.get(tag)
         return {"tag": tag, "value": value, "higher_is_better": higher}
 
-    def summary(self) -> dict[str, Any]:
-        """First, best and last of every tag, and what data they are of."""
-        return {"metrics": self.tags, "data": self.provenance}
+    def summary(self, diverged: bool = False) -> dict[str, Any]:
+        """The objective, first, best and last of every tag, and what data they are of."""
+        objective = self.objective_value(diverged)
+        return {"objective": objective, "metrics": self.tags, "data": self.provenance}
 
     def state_dict(self) -> dict[str, Any]:
         """First, best and last of every tag."""

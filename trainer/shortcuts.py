@@ -7,6 +7,7 @@ does not promise, one more reason for the upper bound on its version.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -70,27 +71,12 @@ class FusedAdam:
             return False
         rest = iter(gradients)
         with torch.no_grad():
-            # A tensor, not 1: each of the CPU's scalar additions would make one of its own.
-            torch._foreach_add_(self.steps, _ONE, alpha=1.0)
+            count(self.steps)
             for group in self.gathered:
                 settings = group.settings
-                self.kernel(
-                    group.parameters,
-                    list(islice(rest, len(group.parameters))),
-                    group.averages,
-                    group.squares,
-                    [],
-                    group.steps,
-                    amsgrad=False,
-                    lr=settings["lr"],
-                    beta1=settings["betas"][0],
-                    beta2=settings["betas"][1],
-                    weight_decay=settings["weight_decay"],
-                    eps=settings["eps"],
-                    maximize=False,
-                    grad_scale=scale,
-                    found_inf=None,
-                )
+                own = list(islice(rest, len(group.parameters)))
+                tensors = (group.parameters, own, group.averages, group.squares, group.steps)
+                update(self.kernel, tensors, settings, settings["lr"], scale)
         return True
 
     def _gather(self, count: int) -> bool:
@@ -114,6 +100,43 @@ class FusedAdam:
         return Gathered(
             settings, settings["params"], *([state[name] for state in states] for name in names)
         )
+
+
+def count(steps: list[Tensor]) -> None:
+    """Adds one to each of an optimizer's counters of steps, tensors of shape ()."""
+    # A tensor, not 1: each of the CPU's scalar additions would make one of its own.
+    torch._foreach_add_(steps, _ONE, alpha=1.0)
+
+
+def update(
+    kernel: Any,
+    tensors: Sequence[list[Tensor]],
+    settings: Mapping[str, Any],
+    lr: float,
+    scale: Tensor | None = None,
+) -> None:
+    """One call of a fused kernel of Adam's.
+
+    Args:
+        kernel: `FusedAdam.kernel`.
+        tensors: parameters, gradients, first and second moments, and counters of steps, already counted.
+        settings: of the parameter group; its learning rate is not looked at.
+        lr: the learning rate.
+        scale: shape (), float32, what the gradients are divided by; None is one.
+    """
+    parameters, gradients, averages, squares, steps = tensors
+    kernel(
+        *(parameters, gradients, averages, squares, [], steps),
+        amsgrad=False,
+        lr=lr,
+        beta1=settings["betas"][0],
+        beta2=settings["betas"][1],
+        weight_decay=settings["weight_decay"],
+        eps=settings["eps"],
+        maximize=False,
+        grad_scale=scale,
+        found_inf=None,
+    )
 
 
 def _kernel(optimizer: Optimizer) -> Any:

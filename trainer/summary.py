@@ -34,6 +34,18 @@ class Ending:
             return cls.by_signal(signal.SIGINT)
         return cls("failed", f"{type(error).__name__}: {error}")
 
+    def summary(self, steps: int, epochs: int, seconds: float, taken: int) -> dict[str, Any]:
+        """How far the run has come, and how fast.
+
+        Args:
+            steps: where it stands.
+            epochs: begun.
+            seconds: since it was started or continued.
+            taken: steps since then.
+        """
+        speed = {"seconds": seconds, "steps_per_second": taken / seconds}
+        return {"status": self.status, "reason": self.reason, "steps": steps, "epochs": epochs, **speed}
+
 
 def statistics(norms: NormHistory, clip: Clip, guard: Guard, diagnostics: Diagnostics) -> dict[str, Any]:
     """What the run says of its gradients, its clipping, its refused steps, and its surroundings."""

@@ -11,9 +11,11 @@ from torch import Tensor
 from trainer.clipping import Clipped
 from trainer.ensemble.stack import Stack
 from trainer.loop import Trainer
+from trainer.shortcuts import count, update
 
 Piece = tuple[dict[str, Any], slice]  # the settings of a parameter group, and its piece of a row
 Views = tuple[dict[str, Any], tuple[Tensor, ...]]  # the same, as weights, gradients and moments
+Call = tuple[dict[str, Any], list[list[Tensor]]]  # of several members
 
 
 class Updates:
@@ -41,7 +43,7 @@ class Updates:
         self.adopted: list[Tensor | None] = [None] * count
         self.noted: dict[int, list[float]] = {}  # the learning rates; a schedule moves before `apply`
         self.rates: dict[int, list[float]] = {}
-        self.calls: dict[Any, list[list[Tensor]]] = {}
+        self.calls: dict[Any, Call] = {}
         self.coefficients = [1.0] * count
         self.scaled = False
 
@@ -113,39 +115,24 @@ class Updates:
         if len(self.noted) == len(self.trainers):
             self.steps.add_(1)
         else:
-            torch._foreach_add_([self.each_step[member] for member in self.noted], _ONE, alpha=1.0)
-        for (kernel, lr, beta1, beta2, weight_decay, eps, _), tensors in self._calls().items():
-            values, gradients, averages, squares, steps = tensors
-            kernel(
-                *(values, gradients, averages, squares, [], steps),
-                amsgrad=False,
-                lr=lr,
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=weight_decay,
-                eps=eps,
-                maximize=False,
-                grad_scale=None,
-                found_inf=None,
-            )
+            count([self.each_step[member] for member in self.noted])
+        for (kernel, lr, *_), (settings, tensors) in self._calls().items():
+            update(kernel, tensors, settings, lr)
         self.noted = {}
 
-    def _calls(self) -> dict[Any, list[list[Tensor]]]:
-        """The tensors of the members whose settings are equal, by the settings; those of the last step
-        as long as no learning rate has moved."""
+    def _calls(self) -> dict[Any, Call]:
+        """The tensors of the members whose settings are equal, by kernel, learning rate and so on; those
+        of the last step as long as no learning rate has moved."""
         if self.noted != self.rates:
-            calls: dict[Any, list[tuple[Tensor, ...]]] = {}
+            rows: dict[Any, list[Views]] = {}
             for member, rates in self.noted.items():
-                for place, (rate, (settings, views)) in enumerate(
-                    zip(rates, self.views[member], strict=True)
-                ):
-                    key = (
-                        *(self.kernels[member], rate, *settings["betas"]),
-                        *(settings["weight_decay"], settings["eps"], place),
-                    )
-                    calls.setdefault(key, []).append(views)
+                for place, (rate, view) in enumerate(zip(rates, self.views[member], strict=True)):
+                    settings = view[0]
+                    numbers = (*settings["betas"], settings["weight_decay"], settings["eps"])
+                    rows.setdefault((self.kernels[member], rate, place, *numbers), []).append(view)
             self.calls = {
-                key: [list(column) for column in zip(*rows, strict=True)] for key, rows in calls.items()
+                key: (alike[0][0], [list(column) for column in zip(*(v for _, v in alike), strict=True)])
+                for key, alike in rows.items()
             }
             self.rates = self.noted
         return self.calls
@@ -169,6 +156,3 @@ def _pieces(stack: Stack, number: int, trainer: Trainer) -> list[Piece] | None:
             return None
         pieces.append((settings, slice(stack.places[mine[0]].start, stack.places[mine[-1]].stop)))
     return pieces
-
-
-_ONE = torch.tensor(1.0)
