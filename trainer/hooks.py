@@ -29,7 +29,7 @@ from trainer.console import Console
 from trainer.gathering import gathered
 from trainer.plotting import Plots
 from trainer.processes import Processes
-from trainer.resume import SWEEP, differing_keys, lock, status_of
+from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
 from trainer.rng import seed_everything
 from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
 from trainer.tasks import Job, Train
@@ -88,12 +88,8 @@ def attempt(
 
 
 def _keep_choice(folder: Path, config: DictConfig) -> None:
-    """Refuses to take a run for another that a search chose earlier; Hydra's own note of it is gone when
-    a job starts.
-
-    Raises:
-        BadInput: naming what differs.
-    """
+    """Refuses to take a run for another that a search chose earlier: BadInput, naming what differs.
+    Hydra's own note of it is gone when a job starts."""
     first = folder / ".hydra" / FIRST
     if not first.exists():
         OmegaConf.save(config, first)
@@ -206,10 +202,19 @@ def _close() -> int:
 
 
 def _begin_search(config: DictConfig) -> None:
-    """Makes the folder of a search, with what a basic sweep keeps in it, so that it can be resumed."""
+    """Makes the folder of a search, with what a basic sweep keeps in it, so that it can be resumed;
+    BadInput if the folder holds another."""
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / SWEEP)
+    if not (folder / SWEEP).exists():
+        OmegaConf.save(config, folder / SWEEP)
+    typed = {item for item in config.hydra.overrides.task if not item.startswith(("resume", "task="))}
+    try:
+        same = typed == set(overrides_of(folder))
+    except CannotResume as error:
+        raise BadInput(str(error)) from error
+    if not same:
+        raise BadInput(f"{folder} holds another search; choose another folder")
     _sweep.append(folder)
 
 
