@@ -53,6 +53,7 @@ def composed(command: str, extra: Sequence[str] = (), most: int = 4) -> list[Com
             assert len(plain) == len(overrides), f"{command}: swept values need -m"
             return [_without_hydra(whole)]
         swept = [f"{key}={values}" for key, values in (whole.hydra.sweeper.params or {}).items()]
+        swept = [override for override in swept if "interval(" not in override]  # no list of values
         (jobs,) = BasicSweeper.split_arguments(parse([*swept, *overrides]), max_batch_size=None)
         chosen = {round(i * (len(jobs) - 1) / (most - 1)): None for i in range(most)}
         return [_without_hydra(compose("config", [*jobs[i]], return_hydra_config=True)) for i in chosen]
