@@ -188,6 +188,15 @@ def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command) -> No
     assert json.loads(Path("done/summary.json").read_text())["steps"] == 80
 
 
+def test_a_run_killed_before_it_could_say_that_it_was_through_says_so(command: Command) -> None:
+    assert command(*RUN, "hydra.run.dir=killed").code == 0
+    shutil.copytree("killed", "whole")
+    (Path("killed") / "summary.json").unlink()
+    assert command("resume=killed").code == 0
+    assert json.loads((Path("killed") / "summary.json").read_text())["status"] == "completed"
+    assert_identical(Path("killed"), Path("whole"))
+
+
 def test_auto_continues_the_newest_unfinished_run_of_the_same_command(command: Command) -> None:
     Path("my_conf").mkdir()
     mine = ["--config-dir", "my_conf"]  # no part of what a run is
@@ -227,9 +236,7 @@ HOSTILE = [
     "loss={kind:evil}",
     "--config-dir=/tmp",
     "~trainer",
-    "-m",
-    "resume=auto",
-    "x",
+    *("-m", "resume=auto", "x"),
 ]
 
 

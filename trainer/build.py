@@ -28,7 +28,7 @@ from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
 from trainer.replay import Replay
-from trainer.resume import differing_keys
+from trainer.resume import differing_keys, status_of
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
 from trainer.tasks import Job, Train
@@ -105,7 +105,7 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
 def _check_unfinished(job: Job, folder: str) -> None:
     trainer = job.trainer
     horizon = Horizon.of(job.data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-    if trainer.step >= horizon.steps:
+    if trainer.step >= horizon.steps and status_of(Path(folder)) == "completed":  # else it has to say so
         raise ValueError(
             f"resume={folder} is complete, with {trainer.step} steps; to go on, raise "
             "trainer.max_epochs with resume_allow=[trainer.max_epochs]"
