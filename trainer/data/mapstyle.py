@@ -128,7 +128,7 @@ class MapStyleData:
                 several = tuple(targets) if isinstance(targets, list) else targets  # it was a tuple
                 yield place((inputs, several), *self.placement)
         finally:  # a traceback would keep the iterator, and with it the processes
-            getattr(fetched, "_shutdown_workers", lambda: None)()
+            _end(fetched)
 
     def _next(self, fetched: Iterator[Batch]) -> Batch | None:
         try:
@@ -139,7 +139,7 @@ class MapStyleData:
                 raise
             if told.startswith("Caught "):
                 why = f"raised {told.splitlines()[-1]}"
-            elif "exited" in told or isinstance(error, OSError | EOFError):  # or while it handed over
+            elif isinstance(error, OSError | EOFError) or "exited" in told or "killed by signal" in told:
                 why = "exited or was killed, perhaps for want of memory"
             else:
                 why = f"gave nothing for {self.timeout:g} s"
@@ -159,6 +159,16 @@ class _Seeded(Dataset[Batch]):
             torch.manual_seed(key)
             item: Batch = self.dataset[index]
             return item
+
+
+def _end(fetched: Any) -> None:
+    """Ends the processes that fetch, if there are any."""
+    if not hasattr(fetched, "_shutdown_workers"):
+        return
+    if fetched._worker_pids_set:  # or the signal that one has died makes torch raise in the midst of it
+        torch._C._remove_worker_pids(id(fetched))
+        fetched._worker_pids_set = False
+    fetched._shutdown_workers()
 
 
 def _all(count: int) -> slice:
