@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from saving import SavesAt
 from test_faults_in_training import (
     ADAM,
     KINDS,
@@ -153,10 +154,13 @@ def test_a_fault_that_stays_ends_the_run_after_the_last_rewind() -> None:
     assert all(map(math.isfinite, numbers(state(trainer))))
 
 
+CUTS = (45, BAD + 2, GONE_BACK, GONE_BACK + 1, 60, 65, GONE_BACK + 20, 85)
+
+
 def cuttable(optimizer: Path) -> tuple[Trainer, Corrupting]:
-    """A run that is to go back, saving after every step, and its data."""
+    """A run that is to go back, saving wherever it is to be cut, and its data."""
     net = plain()
-    saves = Checkpoints(every_steps=1, every_seconds=None, keep=1000)
+    saves = SavesAt(*CUTS, GONE_BACK - 1)
     guard = build_guard(REWIND, every=EVERY, recover_steps=20)
     trainer = prepared(optimizer, guard, STEPS, net=net, checkpoints=saves)
     return trainer, corrupting(net, 1e30)
@@ -178,7 +182,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
 @pytest.mark.parametrize(
     ("optimizer", "cut"),
     [
-        *((ADAM, at) for at in (45, BAD + 2, GONE_BACK, GONE_BACK + 1, 60, 65, GONE_BACK + 20, 85)),
+        *((ADAM, at) for at in CUTS),
         *((path, GONE_BACK - 1) for path in OPTIMIZERS),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else value,

@@ -12,13 +12,13 @@ import hydra.utils
 import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
+from saving import SavesAt
 from schedule_formulas import PATHS
 from test_faults_in_training import data, plain
 from test_loop import equal
 from torch import nn, optim
 
 from trainer import checkpoint
-from trainer.checkpoint import Checkpoints
 from trainer.data.tensors import TensorData
 from trainer.guard import Guard, Rewind, Skip
 from trainer.loop import Trainer
@@ -53,17 +53,6 @@ class Bad(TensorData):
         first = epoch * self.batches_per_epoch + start
         for number, (x, y) in enumerate(super().batches(epoch, start), start=first):
             yield (x * math.nan if number in self.at else x), y
-
-
-class SavesAt(Checkpoints):
-    """Saves after these steps and at the end."""
-
-    def __init__(self, *steps: int) -> None:
-        super().__init__(every_seconds=None, keep=1000)
-        self.steps = steps
-
-    def due(self, step: int, by_clock: bool = True) -> bool:
-        return step in self.steps
 
 
 def source(at: Collection[int] = ()) -> Bad:
