@@ -89,11 +89,13 @@ def claim(config: DictConfig, resuming: bool) -> None:
     except (OSError, OmegaConfBaseException) as error:
         raise BadInput(f"the run folder cannot be made: {error.__cause__ or error}") from error
     try:
-        _held[Path(os.path.abspath(folder))] = lock(folder)
+        file = lock(folder)
     except OSError as error:
         raise BadInput(str(error)) from error
     if (folder / "metrics.jsonl").exists() and not resuming:
+        file.close()
         raise BadInput(f"hydra.run.dir={folder} already holds a run; choose another or remove it")
+    _held[Path(os.path.abspath(folder))] = file
 
 
 def held(folder: Path) -> TextIO:
