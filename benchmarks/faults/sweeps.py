@@ -62,7 +62,9 @@ def killed_sweep(folder: Path, rng: random.Random) -> bool:
             for path in folder.glob("outputs/sweeps/*/*/metrics.jsonl")
             if (path.parent / "summary.json").exists() and path not in done
         }
-    finished, _ = finish(start(folder, "-m", *swept, "resume=auto"))
+        if through := any(folder.glob("outputs/sweeps/*/sweep.json")):
+            break  # it was drawing its pictures: the same command would rightly begin another
+    finished = 0 if through else finish(start(folder, "-m", *swept, "resume=auto"))[0]
     code, _ = finish(start(folder, "-m", *swept, "hydra.sweep.dir=whole"))
     (sweep, *more) = folder.glob("outputs/sweeps/*")
     exact = launch != "vectorized"  # else a job may have begun in a stack and ended alone
