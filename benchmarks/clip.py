@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import Bar, Entry, interleave, median_ratio, spread, table
+from benchmarks.timing import Bar, Entry, interleave, median_ratio, show, table
 from trainer.clipping import (
     AGC,
     SPAM,
@@ -226,14 +226,7 @@ def compare(title: str, entries: list[Entry], bars: list[Bar], rounds: int, amou
         entry.seconds.clear()
     interleave(entries, rounds)
     rates = {entry.name: entry.rates for entry in entries}
-    base, rows = entries[0], []
-    for entry in entries:
-        each = [1e3 * seconds / entry.amount for seconds in entry.seconds]
-        ratio = median_ratio(base.rates, entry.rates) if each else None
-        rows.append(
-            [entry.name, spread(each, ".1f") if each else entry.crash[:60], f"{ratio or 0:.3f}x"]
-        )
-    print(table([title, "ms", f"to {base.name}"], rows) + "\n")
+    show(title, entries, "ms", 1e3, ".1f")
     measured = []
     for bar in bars:
         slow, fast = bar.label.split(" / ")

@@ -137,12 +137,16 @@ def compare(title: str, entries: list[Entry], bars: dict[str, Bar], rounds: int)
     """Measures, prints a table of seconds per unit of work, and returns the rows of the bars. The first
     entry is the one that the others are compared to."""
     interleave(entries, rounds)
+    show(title, entries, "µs", 1e6, ".0f")
+    base = entries[0]
+    return [bars[e.name].row(median_ratio(base.rates, e.rates)) for e in entries if e.name in bars]
+
+
+def show(title: str, entries: Sequence[Entry], unit: str, per_second: float, form: str) -> None:
+    """Prints the time that each took for a unit of work, and its ratio to that of the first."""
     rows, base = [], entries[0]
     for entry in entries:
-        each = [1e6 * seconds / entry.amount for seconds in entry.seconds]
+        each = [per_second * seconds / entry.amount for seconds in entry.seconds]
         ratio = median_ratio(base.rates, entry.rates) if each else None
-        rows.append(
-            [entry.name, spread(each, ".0f") if each else entry.crash[:60], f"{ratio or 0:.3f}x"]
-        )
-    print(table([title, "µs", f"to {base.name}"], rows) + "\n")
-    return [bars[e.name].row(median_ratio(base.rates, e.rates)) for e in entries if e.name in bars]
+        rows.append([entry.name, spread(each, form) if each else entry.crash[:60], f"{ratio or 0:.3f}x"])
+    print(table([title, unit, f"to {base.name}"], rows) + "\n")

@@ -27,6 +27,7 @@ from trainer.claims import check_started, claim_for_all, existing, held, refuse_
 from trainer.composing import Composing
 from trainer.console import Console
 from trainer.gathering import gathered
+from trainer.planning import STRATEGIES
 from trainer.plotting import Plots
 from trainer.processes import Processes
 from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
@@ -154,6 +155,9 @@ class Preflight(Callback):
         loader: Any = GlobalHydra.instance().config_loader()
         loader.load_sweep_config = Composing(loader.load_sweep_config)
         keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
+        if keeps and (chosen := config.hydra.launcher.strategy) not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise BadInput(f"hydra.launcher.strategy must be one of {known}, got {chosen!r}")
         if keeps and can_fork():
             own_threads()
         room = MOST_BYTES
