@@ -12,8 +12,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from trainer.distributed.torchrun import expanded
 from trainer.explain import config_error
-from trainer.torchrun import expanded
 
 CONF = str(Path(__file__).parent.resolve() / "conf")
 EXIT_CODES: list[int] = []  # of the jobs that this process started

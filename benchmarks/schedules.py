@@ -14,7 +14,7 @@ import hydra.utils
 import torch
 from omegaconf import OmegaConf
 
-from trainer.drawing import BLUE, GREEN, INK, ORANGE, RED, STYLE, TERMS
+from trainer.pictures.drawing import BLUE, GREEN, INK, ORANGE, RED, STYLE, TERMS
 from trainer.schedulers import Horizon
 
 ROOT = Path(__file__).parent.parent

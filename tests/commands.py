@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import build
-from trainer.tasks import Job
+from trainer.tasks.train import Job
 
 START = "python train.py"
 

@@ -56,7 +56,9 @@ def command(
     """Runs ``train.py`` with the arguments in an empty folder, in this process; it draws no curves."""
     import train
 
-    monkeypatch.setattr("trainer.plots.draw_curves", lambda folder: None)  # a third of the time
+    monkeypatch.setattr(
+        "trainer.pictures.curves.draw_curves", lambda folder: None
+    )  # a third of the time
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])

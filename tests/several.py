@@ -20,7 +20,7 @@ import torch
 from torch.distributed import TCPStore
 
 import train
-from trainer.torchrun import Place
+from trainer.distributed.torchrun import Place
 
 PATIENCE = 60.0  # seconds; then all are killed, and the test fails
 

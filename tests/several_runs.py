@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.tensors import TensorData
+from trainer.distributed.processes import Processes
+from trainer.distributed.torchrun import Place
 from trainer.faults.batches import SpoiledData
 from trainer.loop import Trainer
 from trainer.metrics import Metric
-from trainer.processes import Processes
-from trainer.torchrun import Place
 
 ALONE = Place()
 

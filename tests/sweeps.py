@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from trainer.sweep import SweptJob
+from trainer.sweeps.jobs import SweptJob
 
 LOST = math.inf
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.clipping import ClipByNorm, NoClip
 from trainer.guard import Off, Skip
-from trainer.tasks import Job
+from trainer.tasks.train import Job
 
 ABLATIONS = sorted(path.stem for path in (ROOT / "conf" / "ablation").glob("*.yaml"))
 OTHER_LOSS, OTHER_MODEL = {"no_loss_mix", "nothing"}, {"no_normalization", "nothing"}

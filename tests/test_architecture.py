@@ -18,38 +18,24 @@ PACKAGES = ("losses", "models", "trainer", "hydra_plugins")
 # Above the parts, which are every other module of trainer; a module may import what stands lower and
 # the modules of its own layer. The loop and what people look at do not know each other.
 LAYERS = {
-    **dict.fromkeys(("console", "closing", "tensorboard", "plots"), (1, "views")),
-    **dict.fromkeys(
-        ("drawing", "strip", "clip_plot", "layer_plot", "runs_plot", "inspect_plot"), (1, "views")
-    ),
-    **dict.fromkeys(("comparison_axes", "comparison_lines", "comparison_plot"), (1, "views")),
-    **dict.fromkeys(("lanes", "field", "parallel_plot", "report_plot", "stability_plot"), (1, "views")),
+    **dict.fromkeys(("console", "closing", "tensorboard", "pictures"), (1, "views")),
     "loop": (1, "loop"),
+    **dict.fromkeys(("rehearsal", "ensemble", "tasks"), (2, "tasks")),
     **dict.fromkeys(
-        ("rehearsal", "tasks", "sweep", "export", "verify", "lr_find", "jointly", "crew", "planning"),
+        [f"sweeps.{name}" for name in ("crew", "gathering", "jobs", "jointly", "planning", "report")],
         (2, "tasks"),
-    ),
-    **dict.fromkeys(
-        ("ensemble", *(f"ensemble.{name}" for name in ("alike", "member", "ordinary", "run", "stack"))),
-        (2, "tasks"),
-    ),
-    **dict.fromkeys(
-        [f"ensemble.{name}" for name in ("together", "trial", "updates", "validation")], (2, "tasks")
-    ),
-    **dict.fromkeys(
-        ("evaluating", "plotting", "report", "inspecting", "replay", "gathering"), (2, "tasks")
     ),
     "build": (3, "build"),
     "claims": (3, "build"),
     "hooks": (4, "hooks"),
-}
+}  # of a module, or of a whole package
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
 KNOW_CONFIG = {
     "train",
     "trainer.build",
     "trainer.claims",
     "trainer.hooks",
-    "trainer.composing",
+    "trainer.sweeps.composing",
 }  # and hydra_plugins, which is Hydra's own namespace
 HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL", "datasets"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60
@@ -101,7 +87,7 @@ def _packages(module: str, functions: bool = True) -> set[str]:
 def _layer(module: str) -> tuple[int, str]:
     package, _, rest = module.partition(".")
     if package == "trainer":
-        return LAYERS.get(rest, (0, "parts"))
+        return LAYERS.get(rest) or LAYERS.get(rest.partition(".")[0], (0, "parts"))
     return (0, package) if package in ("losses", "models") else (5, "entrypoints")
 
 

@@ -15,7 +15,7 @@ from conftest import ROOT, SMALL, Outcome
 from processes import forked, wait_for
 
 from trainer import checkpoint
-from trainer.plots import draw_curves
+from trainer.pictures.curves import draw_curves
 
 Command = Callable[..., Outcome]
 
@@ -28,7 +28,7 @@ def read(folder: Path) -> tuple[list[dict[str, float]], dict[str, object]]:
 def test_a_run_leaves_the_folder_that_scripts_rely_on(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.plots.draw_curves", draw_curves)
+    monkeypatch.setattr("trainer.pictures.curves.draw_curves", draw_curves)
     outcome = command(*SMALL)
     assert outcome.code == 0
     (folder,) = outcome.run_folders

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from test_plots import full_record, size_of, write
+from test_curves import full_record, size_of, write
 
-from trainer.clip_plot import _kept, draw_clip
+from trainer.pictures.clip_plot import _kept, draw_clip
 
 
 def test_it_is_drawn_where_there_are_norms(tmp_path: Path) -> None:

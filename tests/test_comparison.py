@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.comparison import (
+from trainer.sweeps.comparison import (
     HELPS,
     HURTS,
     NOTHING,

@@ -17,10 +17,10 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from test_comparison import LOST, job
 
-from trainer.comparison import Comparison, Variant, compare
-from trainer.comparison_axes import Scale
-from trainer.comparison_lines import draw_lines, panels_and_lines, swept_number
-from trainer.comparison_plot import _draw_rows, draw_comparison
+from trainer.pictures.comparison_axes import Scale
+from trainer.pictures.comparison_lines import draw_lines, panels_and_lines, swept_number
+from trainer.pictures.comparison_plot import _draw_rows, draw_comparison
+from trainer.sweeps.comparison import Comparison, Variant, compare
 
 RATES = ["1e-3", "3e-3", "1e-2", "3e-2"]
 

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from trainer import hooks  # noqa: F401  # whose resolver the config names
-from trainer.composing import Composing, Yaml
+from trainer.sweeps.composing import Composing, Yaml
 
 FIXED = ["experiment=seed_problem", "trainer.max_epochs=2"]
 JOBS = [

@@ -16,9 +16,9 @@ from test_ensemble import data, trainer
 from torch import Tensor
 
 from trainer.clipping import ClipByNorm, Clipped
-from trainer.crew import Crew
-from trainer.sweep import keep_failure
-from trainer.tasks import Job, Train
+from trainer.sweeps.crew import Crew
+from trainer.sweeps.jobs import keep_failure
+from trainer.tasks.train import Job, Train
 
 COMPLETED: dict[str, Any] = {"status": "completed", "objective": None}
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from trainer import drawing
+from trainer.pictures import drawing
 
 
 def test_a_long_record_is_thinned_but_keeps_its_peaks_and_gaps() -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import export
 from trainer.console import Console
 from trainer.data.random import random_regression
-from trainer.export import Export
 from trainer.loop import Trainer
-from trainer.tasks import Job
+from trainer.tasks import export
+from trainer.tasks.export import Export
+from trainer.tasks.train import Job
 
 pytest.importorskip("safetensors")
 

@@ -22,7 +22,7 @@ from trainer.data.tensors import Data, TensorData
 from trainer.faults import LabelNoise, LrSpike, NanBatch, OutlierBatch
 from trainer.faults.batches import SpoiledData
 from trainer.schedulers import Horizon
-from trainer.tasks import Job
+from trainer.tasks.train import Job
 
 Command = Callable[..., Outcome]
 FAULTS = sorted(path.stem for path in (ROOT / "conf" / "fault").glob("*.yaml"))

@@ -16,9 +16,9 @@ import pytest
 from conftest import ROOT, SMALL, Outcome
 from hydra.core.plugins import Plugins
 
-from trainer.gathering import gathered
 from trainer.resume import lock
-from trainer.sweep import SweptJob
+from trainer.sweeps.gathering import gathered
+from trainer.sweeps.jobs import SweptJob
 
 Command = Callable[..., Outcome]
 FAILING = """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from test_plots import size_of
+from test_curves import size_of
 from torch import nn
 
 from trainer.diagnostics import Layer, layers, without_normalization
-from trainer.inspect_plot import draw_activations, draw_schedule
+from trainer.pictures.inspect_plot import draw_activations, draw_schedule
 
 
 def test_a_schedule_is_drawn_however_short(tmp_path: Path) -> None:

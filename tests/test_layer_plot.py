@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from test_plots import size_of, write
+from test_curves import size_of, write
 
-from trainer.layer_plot import _rows, draw_layers
+from trainer.pictures.layer_plot import _rows, draw_layers
 from trainer.series import read_series
 
 

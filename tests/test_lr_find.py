@@ -19,8 +19,8 @@ from trainer.console import Console
 from trainer.data.random import random_regression
 from trainer.diagnostics import Rates
 from trainer.loop import Trainer
-from trainer.lr_find import LrFind, draw_rates
-from trainer.tasks import Job
+from trainer.tasks.lr_find import LrFind, draw_rates
+from trainer.tasks.train import Job
 
 Command = Callable[..., Outcome]
 

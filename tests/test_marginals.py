@@ -7,7 +7,7 @@ from statistics import mean, stdev
 import pytest
 from sweeps import LOST, sweep
 
-from trainer.marginals import MOST_VALUES, RANGES, effects
+from trainer.sweeps.marginals import MOST_VALUES, RANGES, effects
 
 
 def test_a_key_is_averaged_over_all_values_of_the_others() -> None:

@@ -28,8 +28,8 @@ from trainer.clipping import (
 )
 from trainer.data.mapstyle import MapStyleData
 from trainer.diagnostics import Diagnostics
-from trainer.processes import Processes
-from trainer.torchrun import Place
+from trainer.distributed.processes import Processes
+from trainer.distributed.torchrun import Place
 
 MODES: dict[str, Callable[[], Any]] = {
     "none": NoClip,

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import ZClip
-from trainer.peers import ProcessLost
-from trainer.processes import Processes
+from trainer.distributed.peers import ProcessLost
+from trainer.distributed.processes import Processes
+from trainer.distributed.torchrun import Place
 from trainer.refusals import refused_steps
-from trainer.torchrun import Place
 
 
 class Drops(nn.Module):

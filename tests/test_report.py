@@ -14,9 +14,9 @@ from sweeps import LOST, job, sweep
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_tensorboard import events
 
-from trainer import report
-from trainer.report import write_report
-from trainer.sweep import SweptJob, close_sweep
+from trainer.sweeps import report
+from trainer.sweeps.jobs import SweptJob, close_sweep
+from trainer.sweeps.report import write_report
 
 Command = Callable[..., Outcome]
 RUN = ["data=random", "model=mlp", "trainer.max_steps=20", "trainer.log_every=10"]

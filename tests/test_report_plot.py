@@ -13,14 +13,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sweeps import LOST, sweep
 from test_comparison_plot import shown
-from test_plots import size_of
+from test_curves import size_of
 
-from trainer.drawing import RED, STYLE
-from trainer.field import field_of
-from trainer.lanes import Lane
-from trainer.parallel_plot import _lines
-from trainer.report_plot import draw_overview
-from trainer.sweep import SweptJob
+from trainer.pictures.drawing import RED, STYLE
+from trainer.pictures.field import field_of
+from trainer.pictures.lanes import Lane
+from trainer.pictures.parallel_plot import _lines
+from trainer.pictures.report_plot import draw_overview
+from trainer.sweeps.jobs import SweptJob
 
 
 def lane(*values: Any) -> Lane:

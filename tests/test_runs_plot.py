@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from test_plots import full_record, size_of, write
+from test_curves import full_record, size_of, write
 
-from trainer.runs_plot import COLOURS, _colours, _names, _tags, draw_runs
+from trainer.pictures.runs_plot import COLOURS, _colours, _names, _tags, draw_runs
 from trainer.series import read_series
-from trainer.sweep import SweptJob
+from trainer.sweeps.jobs import SweptJob
 
 
 def job(folder: Path, overrides: list[str], value: float, steps: int = 12) -> SweptJob:

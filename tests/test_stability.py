@@ -7,8 +7,8 @@ import math
 import pytest
 from sweeps import LOST, job, sweep
 
-from trainer.stability import maps, rates
-from trainer.sweep import SweptJob
+from trainer.sweeps.jobs import SweptJob
+from trainer.sweeps.stability import maps, rates
 
 LRS = [0.001, 0.01, 0.1, 1.0, 10.0]
 

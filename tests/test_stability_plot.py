@@ -12,12 +12,12 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sweeps import LOST, job, sweep
 from test_comparison_plot import shown
-from test_plots import size_of
+from test_curves import size_of
 
-from trainer.drawing import RED, STYLE
-from trainer.stability import Map, maps, rates
-from trainer.stability_plot import Colours, draw_maps
-from trainer.sweep import SweptJob
+from trainer.pictures.drawing import RED, STYLE
+from trainer.pictures.stability_plot import Colours, draw_maps
+from trainer.sweeps.jobs import SweptJob
+from trainer.sweeps.stability import Map, maps, rates
 
 LRS, NORMS = [0.001, 0.01, 0.1, 1.0], [0.1, 1.0, 10.0]
 

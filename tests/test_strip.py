@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.strip import strip
+from trainer.pictures.strip import strip
 
 
 def images(count: int = 12, size: int = 8) -> np.ndarray[Any, Any]:

@@ -28,7 +28,7 @@ from trainer.data.tensors import TensorData
 from trainer.diagnostics import autograd_graph
 from trainer.diagnostics.tensors import buckets, histogram
 from trainer.loop import Trainer
-from trainer.tasks import Job, Train
+from trainer.tasks.train import Job, Train
 from trainer.tensorboard import TensorBoard
 
 

@@ -17,9 +17,9 @@ from conftest import ROOT, Outcome
 from several import commands, dies_at, table, together
 from test_resume import assert_identical
 
-from trainer import torchrun
+from trainer.distributed import torchrun
+from trainer.distributed.torchrun import Place, expanded
 from trainer.resume import lock
-from trainer.torchrun import Place, expanded
 
 Command = Callable[..., Outcome]
 RUN = ["data=random", "model=mlp", "model.dropout=0.2", "loss=mse", "trainer.max_steps=20"]
@@ -31,7 +31,7 @@ ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MAST
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr("trainer.plots.draw_curves", lambda folder: None)  # half of the time
+    monkeypatch.setattr("trainer.pictures.curves.draw_curves", lambda folder: None)  # half of the time
     return
 
 

@@ -19,8 +19,8 @@ from trainer.clipping import AGC, SPAM, AdaGC, AutoClip, ClipByNorm, ZClip
 from trainer.console import Console
 from trainer.data.random import random_regression
 from trainer.loop import Trainer
-from trainer.tasks import Job
-from trainer.verify import Verify
+from trainer.tasks.train import Job
+from trainer.tasks.verify import Verify
 
 Command = Callable[..., Outcome]
 CHECKS = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.workers import Gone, Said, Tell, Work, Workers, own_threads
+from trainer.sweeps.workers import Gone, Said, Tell, Work, Workers, own_threads
 
 
 def heard(*works: Work) -> list[tuple[Any, Any]]:

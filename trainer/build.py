@@ -20,18 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
 from trainer.checkpoint import DamagedCheckpoint, load_newest
-from trainer.evaluating import Evaluate
-from trainer.export import Export
 from trainer.loop import Trainer
 from trainer.optimizers import check_settings, parameter_groups
-from trainer.plotting import Plots
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
-from trainer.replay import Replay
 from trainer.resume import differing_keys, status_of
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
-from trainer.tasks import Job, Train
+from trainer.tasks.evaluate import Evaluate
+from trainer.tasks.export import Export
+from trainer.tasks.plots import Plots
+from trainer.tasks.replay import Replay
+from trainer.tasks.train import Job, Train
 
 GROUPS = (
     *("data", "model", "init", "loss", "clip", "guard"),

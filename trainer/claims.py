@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.build import BadInput
-from trainer.processes import Processes
+from trainer.distributed.processes import Processes
+from trainer.distributed.torchrun import Place
 from trainer.resume import differing_keys, lock
-from trainer.torchrun import Place
 
 
 def existing(config: DictConfig) -> Path | None:

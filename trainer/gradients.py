@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from trainer.data.parts import samples_of
 from trainer.data.tensors import Batch
 from trainer.diagnostics.anomaly import Detector
+from trainer.distributed.processes import Processes
 from trainer.evaluation import Loss, split_loss
 from trainer.precision import Precision
-from trainer.processes import Processes
 from trainer.scaler import Scaler
 from trainer.shares import Shares
 from trainer.shortcuts import backward

@@ -24,17 +24,17 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from trainer.build import BadInput, prepare
 from trainer.claims import check_started, claim_for_all, existing, held, refuse_another
-from trainer.composing import Composing
 from trainer.console import Console
-from trainer.gathering import gathered
-from trainer.planning import STRATEGIES
-from trainer.plotting import Plots
-from trainer.processes import Processes
+from trainer.distributed.processes import Processes
 from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
 from trainer.rng import seed_everything
-from trainer.sweep import SweptJob, close_sweep, keep_failure, swept_before
-from trainer.tasks import Job, Train
-from trainer.workers import can_fork, own_threads
+from trainer.sweeps.composing import Composing
+from trainer.sweeps.gathering import gathered
+from trainer.sweeps.jobs import SweptJob, close_sweep, keep_failure, swept_before
+from trainer.sweeps.planning import STRATEGIES
+from trainer.sweeps.workers import can_fork, own_threads
+from trainer.tasks.plots import Plots
+from trainer.tasks.train import Job, Train
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
 FIRST = "first.yaml"  # what a search chose for a job

@@ -20,12 +20,12 @@ from trainer.clipping import Clip, Clipped, NoClip
 from trainer.computing import check_together, computed, follow_layout, modules_of
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
+from trainer.distributed.processes import Processes
 from trainer.evaluation import Loss, evaluate
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.ledger import Ledger
 from trainer.precision import Precision
-from trainer.processes import Processes
 from trainer.record import Record, View
 from trainer.refusals import Refusals
 from trainer.rng import rng_state, seed_first, set_rng_state

@@ -73,7 +73,7 @@ class TensorBoard:
         """One picture: inputs over predictions over targets, each (N, C, H, W) in [0, 1]."""
         from PIL import Image
 
-        from trainer.strip import strip
+        from trainer.pictures.strip import strip
 
         pixels = strip(inputs.numpy(), predictions.numpy(), targets.numpy())
         png = io.BytesIO()

@@ -26,7 +26,7 @@ import torch
 import torch._dynamo  # which every optimizer imports
 
 import trainer.hooks
-import trainer.plots
+import trainer.pictures.curves
 from trainer import checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -92,7 +92,7 @@ class Run(ForkProcess):
             program = ["-c", self.script] if self.script else [str(ROOT / "train.py")]
             os.execve(sys.executable, [sys.executable, *program, *self.words], ENVIRONMENT)
         sys.argv = ["train.py", *self.words]
-        trainer.plots.draw_curves = lambda folder: folder  # half of what a short run costs
+        trainer.pictures.curves.draw_curves = lambda folder: folder  # half of what a short run costs
         exec(self.script or PLAIN, {"__name__": "__main__"})
 
     def poll(self) -> int | None:

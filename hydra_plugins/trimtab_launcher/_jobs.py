@@ -24,10 +24,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from trainer import hooks
-from trainer.composing import Yaml
 from trainer.console import Console
-from trainer.crew import Crew
-from trainer.sweep import swept_before
+from trainer.sweeps.composing import Yaml
+from trainer.sweeps.crew import Crew
+from trainer.sweeps.jobs import swept_before
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Hydra's entry to `trainer.crew`. Imported at every start, so nothing heavy is."""
+"""Hydra's entry to `trainer.sweeps.crew`. Imported at every start, so nothing heavy is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class VectorizedLauncher(Launcher):
     """Trains the jobs of a sweep that differ only in numbers as one, and the others each by itself.
 
     Args:
-        strategy: "auto", "stacked", "processes" or "alone", see `trainer.crew.Crew`.
+        strategy: "auto", "stacked", "processes" or "alone", see `trainer.sweeps.crew.Crew`.
     """
 
     def __init__(self, strategy: str = "auto") -> None:

@@ -1,0 +1,1 @@
+"""Pictures, drawn from records and tables; nothing here trains."""

@@ -1,0 +1,1 @@
+"""Many jobs: composed, trained side by side or as one, gathered, reported."""
