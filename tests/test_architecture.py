@@ -22,7 +22,10 @@ LAYERS = {
     "loop": (1, "loop"),
     **dict.fromkeys(("rehearsal", "ensemble", "tasks"), (2, "tasks")),
     **dict.fromkeys(
-        [f"sweeps.{name}" for name in ("crew", "gathering", "jobs", "jointly", "planning", "report")],
+        [
+            *("sweeps.crew", "sweeps.display", "sweeps.gathering", "sweeps.jobs", "sweeps.jointly"),
+            *("sweeps.overview", "sweeps.planning", "sweeps.pulse", "sweeps.report", "sweeps.standing"),
+        ],
         (2, "tasks"),
     ),
     "build": (3, "build"),

@@ -214,14 +214,14 @@ def test_a_folder_elsewhere_is_named_in_full(tmp_path: Path, monkeypatch: pytest
         assert "curves " not in text
 
 
-def test_a_brief_run_is_one_line(clock: list[float]) -> None:
+def test_of_a_brief_run_only_notes_are_shown(clock: list[float]) -> None:
     stream = io.StringIO()
     shown = Console(stream=stream, brief=True)
     shown.start(["a header"], 10, 0, 5)
     shown.scalars(1, 1, {"train/loss": 0.5})
+    shown.note("step 1: update refused")
     shown.finish(SUMMARY, Path("somewhere"))
-    (line,) = stream.getvalue().splitlines()
-    assert line.split()[:3] == [SUMMARY["status"], SUMMARY["objective"]["tag"], "17.40"]
+    assert stream.getvalue() == "step 1: update refused\n"
 
 
 def test_an_ascii_log_does_not_end_the_run() -> None:

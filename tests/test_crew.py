@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,14 +18,17 @@ from torch import Tensor
 
 from trainer.clipping import ClipByNorm, Clipped
 from trainer.sweeps.crew import Crew
+from trainer.sweeps.display import Display
 from trainer.sweeps.jobs import keep_failure
+from trainer.sweeps.pulse import Pulse
+from trainer.sweeps.workers import Tell
 from trainer.tasks.train import Job, Train
 
 COMPLETED: dict[str, Any] = {"status": "completed", "objective": None}
 
 
 class Run:
-    """A crew at work, and what it has said."""
+    """A crew at work, and what it shows in a log."""
 
     def __init__(self, folder: Path, jobs: int, strategy: str = "auto") -> None:
         self.folders = {n: folder / str(n) for n in range(jobs)}
@@ -32,22 +36,29 @@ class Run:
             path.mkdir()
         self.ready: dict[int, tuple[Job, Path]] = {}
         self.summaries: dict[int, dict[str, Any]] = {}
-        self.lines: list[tuple[int | None, str]] = []
         self.strategy = strategy
 
-    def __call__(self, alone: Callable[[int], dict[str, Any]]) -> int | None:
-        say = lambda number, line: self.lines.append((number, line))  # noqa: E731
-        ended = self.summaries.__setitem__
-        crew = Crew(self.ready, self.folders, alone, ended, say, self.strategy)
-        return crew.run(list(self.folders))
+        self.stream = io.StringIO()
+        self.display = Display({n: [f"seed={n}"] for n in self.folders}, self.folders, self.stream)
 
-    def fit(self, number: int) -> dict[str, Any]:
+    def __call__(self, alone: Callable[[int, Tell], dict[str, Any]]) -> int | None:
+        ended = self.summaries.__setitem__
+        with self.display:
+            crew = Crew(self.ready, self.folders, alone, ended, self.display, self.strategy)
+            return crew.run(list(self.folders))
+
+    def fit(self, number: int, tell: Tell) -> dict[str, Any]:
         """What a job does by itself."""
         job, folder = self.ready[number]
         try:
-            return job.trainer.fit(job.data, folder)
+            return job.trainer.fit(job.data, folder, [Pulse(tell, [number]).view(number, job)])
         except (Exception, SystemExit) as error:
             return keep_failure(folder, error)
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has said."""
+        return self.stream.getvalue().splitlines()
 
     @property
     def reasons(self) -> dict[int, str]:
@@ -58,7 +69,7 @@ class Run:
 def test_a_job_whose_process_dies_is_named_and_the_others_end(tmp_path: Path) -> None:
     run = Run(tmp_path, 6)
 
-    def alone(number: int) -> dict[str, Any]:
+    def alone(number: int, tell: Tell) -> dict[str, Any]:
         print(f"{number} works")
         if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -73,17 +84,18 @@ def test_a_job_whose_process_dies_is_named_and_the_others_end(tmp_path: Path) ->
         4: "its process ended with exit code 3",
     }
     assert json.loads((tmp_path / "1" / "summary.json").read_text())["status"] == "failed"
-    assert sorted(line for _, line in run.lines if "works" in line) == [f"{n} works" for n in range(6)]
-    told = [(n, line) for n, line in run.lines if "failed: its process was killed by signal 9" in line]
-    assert [n for n, _ in told] == [1]
+    said = [f"#{n}  seed={n}  {n} works" for n in range(6)]
+    assert sorted(line for line in run.lines if "works" in line) == said
+    (told,) = [line for line in run.lines if "killed" in line]
+    assert told.startswith("#1  seed=1  failed: its process was killed by signal 9 (")
 
 
 def test_a_job_that_was_through_when_its_process_died_is_through(tmp_path: Path) -> None:
     run = Run(tmp_path, 1)
     run.ready[0] = (_job(0), run.folders[0])
 
-    def alone(number: int) -> dict[str, Any]:
-        run.fit(number)
+    def alone(number: int, tell: Tell) -> dict[str, Any]:
+        run.fit(number, tell)
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
@@ -139,14 +151,14 @@ def test_of_jobs_trained_as_one_only_the_culprit_is_lost(
     assert run(run.fit) is None
     assert run.reasons == {2: reason}
     assert {run.summaries[n]["steps"] for n in (0, 1, 3)} == {30}
-    assert any("training 4 jobs as one" in line for _, line in run.lines)
+    assert any("training 4 jobs as one" in line for line in run.lines)
 
 
 def test_a_signal_ends_all_with_a_checkpoint_each_and_starts_no_other(tmp_path: Path) -> None:
     run = Run(tmp_path, 9, "processes")
     asks = partial(os.kill, os.getpid(), signal.SIGTERM)
 
-    def alone(number: int) -> dict[str, Any]:
+    def alone(number: int, tell: Tell) -> dict[str, Any]:
         built = _job(number, asks).trainer
         built.limits = (None, 10**9)
         built.clip.left = 7 if number == 0 else 10**9  # type: ignore[attr-defined]

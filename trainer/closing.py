@@ -72,9 +72,9 @@ def facts(summary: Mapping[str, Any]) -> Table:
 
 def short(summary: Mapping[str, Any]) -> str:
     """A run in one line: how it ended, its objective, how long it took."""
-    objective = summary["objective"]
-    line = f"{summary['status']}  {objective['tag']} {number(objective['value'])}"
-    return f"{line}  {number(summary['seconds'], 3)} s"
+    objective, seconds = summary.get("objective"), summary.get("seconds")
+    reached = f"  {objective['tag']} {number(objective['value'])}" if objective else ""
+    return f"{summary['status']}{reached}" + (f"  {number(seconds, 3)} s" if seconds else "")
 
 
 def _clipping(clip: Mapping[str, Any]) -> str:

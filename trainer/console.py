@@ -17,12 +17,22 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from trainer.closing import WIDEST, facts, figures, short
+from trainer.closing import WIDEST, facts, figures
 from trainer.wording import MISSING, clock, number, percent, typed
 
 BAR_SECONDS = 0.125
 PLAIN_SECONDS = 5.0
 RATE_SAMPLES = 240  # 30 s of bar refreshes, 20 min of plain lines
+
+
+def terminal(stream: TextIO) -> tuple[rich.console.Console, bool]:
+    """Rich on a stream, and whether something may move there."""
+    if isinstance(stream, io.TextIOWrapper):
+        # A dash that an ASCII log cannot spell must not end a training run.
+        stream.reconfigure(errors="replace")
+    out = rich.console.Console(file=stream, markup=False, emoji=False, highlight=False)
+    # FORCE_COLOR makes rich call a pipe a terminal: colour is welcome there, a moving bar not.
+    return out, stream.isatty() and out.is_interactive
 
 
 class Progress:
@@ -67,17 +77,12 @@ class Console:
 
     Args:
         stream: where to write, by default the standard output.
-        brief: for a job of a sweep: no header, no plain lines, one line at the end.
+        brief: for a job of a sweep: no header, no plain lines, no closing table.
     """
 
     def __init__(self, *, stream: TextIO | None = None, brief: bool = False) -> None:
         self._stream = sys.stdout if stream is None else stream
-        if isinstance(self._stream, io.TextIOWrapper):
-            # A dash that an ASCII log cannot spell must not end a training run.
-            self._stream.reconfigure(errors="replace")
-        self._out = rich.console.Console(file=self._stream, markup=False, emoji=False)
-        # FORCE_COLOR makes rich call a pipe a terminal: colour is welcome there, a moving bar not.
-        self._animated = self._stream.isatty() and self._out.is_interactive
+        self._out, self._animated = terminal(self._stream)
         self._brief = brief
         self._period = BAR_SECONDS if self._animated else PLAIN_SECONDS
         self._progress = Progress(0, 0, 1)
@@ -174,7 +179,6 @@ class Console:
         """
         self.close()
         if self._brief:
-            self._line(f"\t   {short(summary)}")
             return
         with self._out.capture() as tables:
             self._out.print("", figures(summary), "", facts(summary), "", sep="\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -26,11 +26,12 @@ from trainer.build import BadInput, prepare
 from trainer.claims import check_started, claim_for_all, existing, held, refuse_another
 from trainer.console import Console
 from trainer.distributed.processes import Processes
+from trainer.record import View
 from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
 from trainer.rng import seed_everything
 from trainer.sweeps.composing import Composing
 from trainer.sweeps.gathering import gathered
-from trainer.sweeps.jobs import SweptJob, close_sweep, keep_failure, swept_before
+from trainer.sweeps.jobs import SweptJob, close_sweep, ending, keep_failure, swept_before
 from trainer.sweeps.planning import STRATEGIES
 from trainer.sweeps.workers import can_fork, own_threads
 from trainer.tasks.plots import Plots
@@ -53,7 +54,8 @@ def run(config: DictConfig) -> tuple[int, float | None]:
         if (summary := _ended.pop(folder, None)) is not None:
             pass  # it has run in another process, and was told of
         elif (summary := swept_before(folder)) is None:
-            summary = attempt(config, choices, folder)
+            summary = attempt(config, choices, folder, Console(brief=True))
+            print(f"\t   {ending(summary, folder)}", flush=True)
         else:
             print("\t   done before, and kept", flush=True)
         overrides = list(hydra_config.overrides.task)
@@ -66,24 +68,33 @@ def run(config: DictConfig) -> tuple[int, float | None]:
 
 
 def attempt(
-    config: DictConfig, choices: Mapping[str, str], folder: Path, job: Job | None = None
+    config: DictConfig,
+    choices: Mapping[str, str],
+    folder: Path,
+    console: Console,
+    job: Job | None = None,
+    watch: Callable[[Job], View] | None = None,
 ) -> dict[str, Any]:
-    """A job of a sweep, continued if it was cut short; its failure is told and is not that of others.
+    """A job of a sweep, continued if it was cut short; its failure is not that of others.
 
     Args:
         config: of the job.
         choices: the option chosen in each config group.
         folder: of the job; exists.
+        console: where it prints.
         job: what was prepared of that config, and has not been used.
+        watch: makes a further view of the record of its training.
     """
     if (folder / "metrics.jsonl").exists():
         config, job = OmegaConf.merge(config, {"resume": str(folder)}), None  # type: ignore[assignment]
     try:
         with lock(folder):
-            if job is None:
-                return prepare(config, choices).run(folder, Console(brief=True))
-            seed_everything(job.trainer.seed)
-            return job.run(folder, Console(brief=True))
+            if job is not None:
+                seed_everything(job.trainer.seed)
+            begun = job or prepare(config, choices)
+            if watch is not None and isinstance(begun, Job):
+                begun.views.append(watch(begun))
+            return begun.run(folder, console)
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import (
@@ -27,7 +28,10 @@ from trainer import hooks
 from trainer.console import Console
 from trainer.sweeps.composing import Yaml
 from trainer.sweeps.crew import Crew
+from trainer.sweeps.display import Display
 from trainer.sweeps.jobs import swept_before
+from trainer.sweeps.pulse import Pulse
+from trainer.sweeps.workers import Lines, Tell
 
 log = logging.getLogger(__name__)
 
@@ -67,21 +71,20 @@ def launch(
         first + place: _start(context, config, first + place, list(overrides), sweep)
         for place, overrides in enumerate(job_overrides)
     }
-    yaml, speaker, console = Yaml(), [-1], Console(brief=True)
+    folders = {number: start.folder for number, start in starts.items()}
+    typed = {number: filter_overrides(start.overrides) for number, start in starts.items()}
+    display = Display(typed, folders)
+    yaml = Yaml()
     returns: dict[int, JobReturn] = {}
     ready = {}
 
-    def say(number: int | None, line: str) -> None:
-        if number is not None and number != speaker[0]:
-            log.info(f"\t#{number} : {' '.join(filter_overrides(starts[number].overrides))}")
-            speaker[0] = number
-        console.line(line)
-
-    def alone(number: int) -> dict[str, Any]:
+    def alone(number: int, tell: Tell) -> dict[str, Any]:
         start = starts[number]
+        console = Console(stream=cast(TextIO, Lines(tell, number)), brief=True)
+        watch = partial(Pulse(tell, [number]).view, number)
         with _surroundings(start, config):
             job, _ = ready.get(number, (None, None))
-            return hooks.attempt(start.plain, start.choices, start.folder, job)
+            return hooks.attempt(start.plain, start.choices, start.folder, console, job, watch)
 
     def ended(number: int, summary: dict[str, Any]) -> None:
         hooks.has_ended(starts[number].folder, summary)
@@ -91,17 +94,29 @@ def launch(
         fresh = hooks.is_fresh(start.folder)
         _begin(context, task, start, yaml)
         if (summary := swept_before(start.folder)) is not None:
-            say(number, "\t   done before, and kept")
+            display.ended(number, summary, kept=True)
             ended(number, summary)
         elif fresh and (job := hooks.ready(number, start.plain, start.choices)) is not None:
             ready[number] = (job, start.folder)
-    folders = {number: start.folder for number, start in starts.items()}
-    crew = Crew(ready, folders, alone, ended, say, strategy)
-    stopped = crew.run([number for number in starts if number not in returns])
-    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    crew = Crew(ready, folders, alone, ended, display, strategy)
+    with _shown(display, config):
+        stopped = crew.run([number for number in starts if number not in returns])
     if stopped is not None:  # as a job does that is asked to stop
+        display.stopped(sweep)
         raise SystemExit(128 + stopped)
     return [returns[number] for number in starts]
+
+
+@contextmanager
+def _shown(display: Display, config: DictConfig) -> Iterator[None]:
+    """In it, the sweep is seen, and what is logged appears above its table."""
+    logging_as = (config.hydra.hydra_logging, config.hydra.verbose)
+    try:
+        with display:
+            configure_log(*logging_as)
+            yield
+    finally:
+        configure_log(*logging_as)
 
 
 def _start(

@@ -219,7 +219,12 @@ def with_result(jobs: Sequence[Job]) -> list[Job]:
 
 def settings_of(jobs: Sequence[Result]) -> list[dict[str, str]]:
     """What each job has for the keys that not all have alike, as typed."""
-    typed = [dict(keys_of(job.overrides)) for job in jobs]
+    return settings([job.overrides for job in jobs])
+
+
+def settings(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """The same of jobs of which no more is known than what was typed."""
+    typed = [dict(keys_of(own)) for own in overrides]
     keys = dict.fromkeys(key for one in typed for key in one)
     differing = [key for key in keys if len({one.get(key) for one in typed}) > 1]
     return [{key: one[key] for key in differing if key in one} for one in typed]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.signals import StopSignals
+from trainer.sweeps.display import Display
 from trainer.sweeps.jobs import keep_failure, swept_before
 from trainer.sweeps.jointly import Ended, Tried, train_jointly
 from trainer.sweeps.planning import Plan, Unit, planned
+from trainer.sweeps.pulse import Reached
 from trainer.sweeps.workers import Gone, Said, Tell, Workers, can_fork, own_threads
 from trainer.tasks.train import Job
 
@@ -32,9 +34,10 @@ class Crew:
     Args:
         ready: jobs that can be trained with others, and their folders, which exist; by number.
         folders: of all jobs.
-        alone: runs a job by itself, continued if it has begun, whatever it does; returns its summary.
+        alone: runs a job by itself, continued if it has begun, whatever it does, and may tell `Reached`
+            meanwhile; returns its summary.
         ended: called with the number and the summary of a job as soon as it has ended.
-        say: called with the number of a job and a line that is to be printed for it.
+        display: is told what becomes of the jobs.
         strategy: "auto"; "stacked", as one even if that is slower; "processes", each by itself; "alone",
             likewise, but one after another with all threads.
     """
@@ -43,13 +46,13 @@ class Crew:
         self,
         ready: dict[int, tuple[Job, Path]],
         folders: Mapping[int, Path],
-        alone: Callable[[int], Summary],
+        alone: Callable[[int, Tell], Summary],
         ended: Callable[[int, Summary], None],
-        say: Callable[[int | None, str], None],
+        display: Display,
         strategy: str = "auto",
     ) -> None:
         self.ready, self.folders, self.strategy = ready, folders, strategy
-        self.alone, self.ended, self.say = alone, ended, say
+        self.alone, self.ended, self.display = alone, ended, display
         self.plan = Plan(1)
         self.waiting: deque[Unit] = deque()
         self.stopping: int | None = None
@@ -65,6 +68,7 @@ class Crew:
             while workers.going or (self.waiting and not self.stopping):
                 if signals.received and not self.stopping:
                     self.stopping = signals.received
+                    self.display.stopping(signals.received)
                     workers.signal(signals.received)
                 while self.waiting and len(workers.going) < self.plan.most and not self.stopping:
                     self._start(self.waiting.popleft(), workers)
@@ -72,10 +76,12 @@ class Crew:
                     self._hear(unit, message)
                     if not unit.left:
                         workers.release(unit)
+                self.display.refresh()
         return self.stopping
 
     def _start(self, unit: Unit, workers: Workers) -> None:
         unit.left = set(unit.numbers)
+        self.display.started(unit.numbers)
         number = unit.numbers[0] if len(unit.numbers) == 1 else None
         work = partial(self._work, unit)
         if number is not None and self.waiting:
@@ -96,12 +102,14 @@ class Crew:
             train_jointly(jobs, self.strategy == "stacked", tell)
         else:
             (number,) = unit.numbers
-            tell(Ended(number, self.alone(number)))
+            tell(Ended(number, self.alone(number, tell)))
 
     def _hear(self, unit: Unit, message: Any) -> None:
         match message:
             case Said(number, line):
-                self.say(number, line)
+                self.display.say(number, line)
+            case Reached(marks):
+                self.display.reached(marks)
             case Tried():
                 unit.found = message
                 self._compare(unit.group)
@@ -123,8 +131,9 @@ class Crew:
                 return  # it is tried again when the process has gone
             elif not self.stopping:
                 cause = f"its process was asked to stop by {summary['reason']}"
-                summary = keep_failure(self.folders[number], cause, partial(self.say, number))
+                summary = keep_failure(self.folders[number], cause)
         unit.left.discard(number)
+        self.display.ended(number, summary)
         if summary["status"] != "interrupted":
             self.ended(number, summary)
 
@@ -141,12 +150,14 @@ class Crew:
         (number,) = unit.numbers
         folder = self.folders[number]
         # It may have been through already, and drawing its picture.
-        summary = swept_before(folder) or keep_failure(folder, cause, partial(self.say, number))
+        summary = swept_before(folder) or keep_failure(folder, cause)
+        self.display.ended(number, summary)
         self.ended(number, summary)
 
     def _part(self, unit: Unit) -> None:
         """What is left of a unit is run job by job."""
         self.waiting.extend(Unit([number]) for number in sorted(unit.left))
+        self.display.parted(unit.left)
         unit.left = set()
 
     def _compare(self, group: Sequence[Unit]) -> None:
@@ -161,7 +172,7 @@ class Crew:
             pace = min(tried.pace for _, tried in stacked)
             where = f" in {len(stacked)} processes" if len(stacked) > 1 else ""
             line = f"training {jobs} jobs as one{where}: a pass {pace:.2g} times as fast as one by one"
-            self.say(None, line)
+            self.display.say(None, line)
         if apart:
             numbers = sorted(number for unit, _ in apart for number in unit.numbers)
             self._tell(dict.fromkeys(numbers, apart[0][1].reason))
@@ -174,4 +185,4 @@ class Crew:
         for reason, numbers in by_reason.items():
             named = "all jobs" if len(numbers) == jobs else ", ".join(map(str, numbers))
             at_once = f", {self.plan.most} at a time" if self.plan.most > 1 else ""
-            self.say(None, f"one by one{at_once}: {named} ({reason})")
+            self.display.say(None, f"one by one{at_once}: {named} ({reason})")

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.closing import STATUS_STYLES
+from trainer.closing import STATUS_STYLES, short
 from trainer.record import finite, write_summary
 from trainer.resume import status_of
-from trainer.sweeps.comparison import Comparison, compare
+from trainer.sweeps.comparison import Comparison, compare, settings_of
 from trainer.sweeps.report import write_report
 from trainer.sweeps.report_text import compared
-from trainer.wording import number, typed
+from trainer.wording import MISSING, number, typed
 
 MOST_ROWS, SHOWN = 20, 3  # jobs in a table beside a comparison; of more, so many of the best and worst
 LOG_WIDTH = 160
@@ -70,11 +70,9 @@ def swept_before(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def keep_failure(
-    folder: Path, error: BaseException | str, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Says what a job failed of, in a line, and leaves a summary, and the traceback if there is one, in
-    its folder; unless another process works there."""
+def keep_failure(folder: Path, error: BaseException | str) -> dict[str, Any]:
+    """Leaves a summary of what a job failed of, and the traceback if there is one, in its folder; unless
+    another process works there."""
     if isinstance(error, SystemExit):
         reason = error.code if isinstance(error.code, str) else f"it called sys.exit({error.code})"
     elif isinstance(error, BaseException):
@@ -82,16 +80,22 @@ def keep_failure(
     else:
         reason = error
     summary = {"status": "failed", "reason": reason, "objective": None}
-    path = folder / "traceback.txt"
-    if isinstance(error, BlockingIOError):
-        path = folder
-    else:
+    if not isinstance(error, BlockingIOError):
         trace = traceback.format_exception(error) if isinstance(error, BaseException) else [reason, "\n"]
-        path.write_text("".join(trace), encoding="utf-8")
+        (folder / "traceback.txt").write_text("".join(trace), encoding="utf-8")
         if status_of(folder) != "failed":  # it did not come to train
             write_summary(folder, summary)
-    say(f"\t   failed: {reason} ({typed(path)})")
     return summary
+
+
+def ending(summary: Mapping[str, Any], folder: Path) -> str:
+    """How a job ended, in a line; if not well, of what, and where to look."""
+    status = summary["status"]
+    if status == "completed":
+        return short(summary)
+    trace = folder / "traceback.txt"
+    where = trace if status == "failed" and trace.exists() else folder
+    return f"{status}: {summary.get('reason') or 'it says no more'} ({typed(where)})"
 
 
 def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
@@ -164,13 +168,15 @@ def _comparison(comparison: Comparison) -> Table:
 
 
 def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
-    common = set.intersection(*(set(job.overrides) for job in jobs))
+    """One row per job, the best first: what it has reached, and its own values of what was swept."""
+    settings = dict(zip(map(id, jobs), settings_of(jobs), strict=True))
+    keys = list(dict.fromkeys(key for own in settings.values() for key in own))
     tags = [job.summary["objective"]["tag"] for job in jobs if job.summary["objective"]]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("job", justify="right")
-    table.add_column(tags[0] if tags else "objective", justify="right")
-    for heading in ("", "differs in", ""):
-        table.add_column(heading)
+    table.add_column(tags[0] if tags else "objective", justify="right", no_wrap=True)
+    for heading in ("", *keys, ""):
+        table.add_column(heading, overflow="fold")
     ranked = sorted(jobs, key=lambda job: job.badness)
     hidden = len(jobs) - 2 * SHOWN if shortened and len(jobs) > MOST_ROWS else 0
     for rank, job in enumerate(ranked):
@@ -180,7 +186,7 @@ def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
             continue
         status = job.summary["status"]
         style = STATUS_STYLES.get(status, "bold red")
-        differs = " ".join(item for item in job.overrides if item not in common)
-        reason = str(job.summary.get("reason") or "")
-        table.add_row(job.folder.name, number(job.value), Text(status, style), differs, Text(reason))
+        own = [settings[id(job)].get(key, MISSING) for key in keys]
+        reason = Text(str(job.summary.get("reason") or ""))
+        table.add_row(job.folder.name, number(job.value), Text(status, style), *own, reason)
     return table

@@ -12,6 +12,7 @@ from trainer.console import Console
 from trainer.ensemble import Run, Together, tried
 from trainer.resume import lock
 from trainer.sweeps.jobs import keep_failure
+from trainer.sweeps.pulse import Pulse
 from trainer.sweeps.workers import Lines, Tell
 from trainer.tasks.train import Job, show_result
 from trainer.tensorboard import TensorBoard
@@ -62,9 +63,11 @@ def train_jointly(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell
 def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> None:
     runs = {number: Run(job.trainer, job.data, folder) for number, (job, folder) in jobs.items()}
     number_of = {id(run): number for number, run in runs.items()}
+    pulse = Pulse(tell, jobs)
 
     def ended(run: Run) -> None:
         number = number_of[id(run)]
+        pulse.ended(number)
         tell(Ended(number, _closed(*jobs[number], run, *views[number])))
 
     together = Together(list(runs.values()), ended)
@@ -80,8 +83,8 @@ def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> No
         for number, (_, folder) in jobs.items()
     }
     for number, run in runs.items():
-        board, _ = run.views = views[number]
-        board.layout()
+        run.views = (*views[number], pulse.view(number, jobs[number][0]))
+        views[number][0].layout()
     try:
         together.fit()
     except (Exception, SystemExit) as error:
@@ -102,7 +105,6 @@ def _closed(job: Job, folder: Path, run: Run, board: TensorBoard, console: Conso
     try:
         if run.summary is not None and error is None:
             show_result(job, folder, board, console, run.summary)
-            console.finish(run.summary, folder)
             return run.summary
     except (Exception, SystemExit) as failure:
         error = failure
@@ -110,4 +112,4 @@ def _closed(job: Job, folder: Path, run: Run, board: TensorBoard, console: Conso
         with suppress(OSError):
             board.close()
     assert error is not None
-    return keep_failure(folder, error, console.line)
+    return keep_failure(folder, error)

@@ -214,8 +214,12 @@ def _work(work: Work, sender: Connection, number: int | None, threads: int, pare
         with sending:
             sender.send(message)
 
-    sys.stdout = lines = Lines(tell, number)
+    streams = [Lines(tell, number), Lines(tell, number)]
+    if sys.stdout.isatty() and sys.stderr.isatty():  # or it would tear what is shown there
+        sys.stderr = streams[1]
+    sys.stdout = streams[0]
     with suppress(KeyboardInterrupt):
         work(tell)
-    if lines.rest:
-        lines.write("\n")
+    for lines in streams:
+        if lines.rest:
+            lines.write("\n")

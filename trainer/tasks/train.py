@@ -13,6 +13,7 @@ from trainer.data.tensors import Data
 from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
 from trainer.loop import Trainer
+from trainer.record import View
 from trainer.resume import SWEEP, CannotResume, overrides_of
 from trainer.schedulers import Horizon
 from trainer.sweeps.comparison import keys_of
@@ -29,6 +30,7 @@ class Job:
         data: what to fit.
         choices: the option chosen in each config group.
         notes: what is to be said before it starts, such as where it resumes.
+        views: where the record of training is shown beside console and TensorBoard.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
         parts: what the config sets of each group's part, ``_target_`` included.
     """
@@ -40,6 +42,7 @@ class Job:
     numbers: dict[str, float]
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
 
     def run(self, folder: Path, console: Console) -> dict[str, Any]:
         """Does it, in that folder; returns the summary."""
@@ -62,7 +65,7 @@ class Train:
         board = TensorBoard(folder, trainer.step)
         board.layout()
         try:
-            summary = trainer.fit(data, folder, [console, board])
+            summary = trainer.fit(data, folder, [console, board, *job.views])
             show_result(job, folder, board, console, summary)
         finally:
             console.close()
