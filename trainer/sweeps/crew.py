@@ -171,7 +171,7 @@ class Crew:
             jobs = sum(len(unit.numbers) for unit, _ in stacked)
             pace = min(tried.pace for _, tried in stacked)
             where = f" in {len(stacked)} processes" if len(stacked) > 1 else ""
-            line = f"training {jobs} jobs as one{where}: a pass {pace:.2g} times as fast as one by one"
+            line = f"training {jobs} jobs as one{where}: a pass {pace:.3g} times as fast as one by one"
             self.display.say(None, line)
         if apart:
             numbers = sorted(number for unit, _ in apart for number in unit.numbers)

@@ -75,7 +75,7 @@ def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> No
     pace = trial.alone / trial.together if trial.together else 0.0
     if trial.reason or (pace < 1 and not always):
         together.part()
-        tell(Tried(pace, trial.reason or f"one by one is {1 / pace:.2g} times as fast as stacked"))
+        tell(Tried(pace, trial.reason or f"one by one is {1 / pace:.3g} times as fast as stacked"))
         return
     tell(Tried(pace))
     views = {

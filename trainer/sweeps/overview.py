@@ -53,8 +53,9 @@ def overview(standing: Standing, width: int, height: int, ascii_only: bool = Fal
         lines.append(Text(INDENT + ended, "dim"))
         for place, job in islice(best, most_best):
             took = f"{job.summary['seconds']:.1f} s" if "seconds" in job.summary else ""
+            top = (job.summary.get("metrics") or {}).get(standing.tag, {}).get("best")
             own = _own(standing, keys, place)
-            lines.append(Text(_cells(str(place), took, number(job.value), "", own)))
+            lines.append(Text(_cells(str(place), took, *_values(job.value, top), own)))
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n").join(lines[: max(1, height - 1)])
@@ -110,11 +111,15 @@ def _running(
         return Text(_cells(str(place), "starts", "", "", own))
     filled = math.floor(BAR * min(1.0, mark.step / max(1, mark.total)))
     progress = f"{full * filled}{rest * (BAR - filled)} {mark.step}/{mark.total}"
-    values = (number(mark.value), number(mark.best)) if mark.best is not None else ("", "")
-    text = Text(_cells(str(place), progress, *values, own))
+    text = Text(_cells(str(place), progress, *_values(mark.value, mark.best), own))
     text.stylize("green", len(INDENT), len(INDENT) + filled)
     text.stylize("dim", len(INDENT) + filled, len(INDENT) + BAR)
     return text
+
+
+def _values(last: float | None, best: float | None) -> tuple[str, str]:
+    """Nothing where nothing has been measured yet; a dash for what is no number."""
+    return "" if last is None else number(last), "" if best is None else number(best)
 
 
 def _headed(standing: Standing, width: int) -> Keys:

@@ -56,6 +56,7 @@ class Pulse:
     def __init__(self, tell: Tell, numbers: Iterable[int]) -> None:
         self.tell, self.going = tell, set(numbers)
         self.marks: dict[int, Mark] = {}
+        self.round: set[int] = set()
         self.due = 0.0
 
     def view(self, number: int, job: Job) -> Beat:
@@ -65,10 +66,16 @@ class Pulse:
 
     def beat(self, number: int, mark: Mark) -> None:
         """A job has come so far; jobs trained as one do so one after another at each line."""
-        again = number in self.marks
+        again = number in self.round  # before all the others have: they are not trained as one
+        if again:
+            self.round.clear()
+        self.round.add(number)
+        whole = len(self.round) >= len(self.going)
+        if whole:
+            self.round.clear()
         self.marks[number] = mark
         now = time.monotonic()
-        if now < self.due or not (again or self.marks.keys() >= self.going):
+        if now < self.due or not (whole or again):
             return
         self.tell(Reached(self.marks))
         self.marks = {}
@@ -78,6 +85,7 @@ class Pulse:
     def ended(self, number: int) -> None:
         """The others are not to wait for this one."""
         self.going.discard(number)
+        self.round.discard(number)
         self.marks.pop(number, None)
 
 
