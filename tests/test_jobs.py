@@ -194,8 +194,12 @@ def test_of_many_compared_jobs_only_the_best_and_worst_are_listed(
     assert listed == ["0", "1", "2", "19", "20", "21"]
     assert "16 more, in sweep.json" in out
     assert len(json.loads((tmp_path / "sweep.json").read_text())["jobs"]) == 22
-    close_sweep(swept(22, 1), tmp_path)  # which no comparison sums up
-    assert "more, in sweep.json" not in capsys.readouterr().out
+    close_sweep(swept(64, 1), tmp_path)  # which no comparison sums up
+    out = capsys.readouterr().out
+    listed = [line.split()[0] for line in out.splitlines() if "completed" in line]
+    assert listed == [*map(str, range(12)), "61", "62", "63"]
+    assert "49 more, in sweep.json" in out
+    assert all(line == line.rstrip() for line in out.splitlines())
 
 
 def test_a_picture_that_cannot_be_written_is_told_and_nothing_else_is_lost(

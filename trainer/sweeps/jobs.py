@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,10 +25,10 @@ from trainer.record import finite, write_summary
 from trainer.resume import status_of
 from trainer.sweeps.comparison import Comparison, compare, settings_of
 from trainer.sweeps.report import write_report
-from trainer.sweeps.report_text import compared
+from trainer.sweeps.report_text import best_of, command_of, compared
 from trainer.wording import MISSING, number, typed
 
-MOST_ROWS, SHOWN = 20, 3  # jobs in a table beside a comparison; of more, so many of the best and worst
+MOST_ROWS, BEST, WORST = 20, 12, 3  # jobs in a table; of more, so many of the best and of the worst
 LOG_WIDTH = 160
 EXPLAINED = (
     "mean ± standard deviation over the seeds, without diverged runs; better by: mean ± standard error "
@@ -121,9 +121,9 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
     out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     if not out.is_terminal:  # a log has no width, and cut figures are none
         out.width = max(out.width, LOG_WIDTH)
-    out.print("", _table(jobs, shortened=comparison is not None), "", sep="\n")
+    _print(out, "", _table(jobs, WORST if comparison is not None else BEST), "")
     if comparison is not None:
-        out.print(_comparison(comparison), sep="\n")
+        _print(out, _comparison(comparison))
         reference = comparison.variants[0].name or "the first"
         out.print(Text(EXPLAINED.format(reference=reference), "dim"), "", sep="\n")
         _draw(comparison, folder, out)
@@ -131,7 +131,18 @@ def close_sweep(jobs: Sequence[SweptJob], folder: Path) -> None:
     if failed:
         retry = f"python train.py resume={typed(folder)}"
         out.print(f"{len(failed)} of {len(jobs)} jobs failed; {retry} tries them again", soft_wrap=True)
+    if (best := best_of(jobs, comparison)) is not None:
+        out.print(f"best again  {command_of(best)}", soft_wrap=True)
     out.print(Text(f"tensorboard --logdir {typed(folder)}", "bold"), soft_wrap=True)
+
+
+def _print(out: Console, *parts: RenderableType) -> None:
+    """Cells come padded to their column, and blanks at line ends would litter a log."""
+    with out.capture() as captured:
+        out.print(*parts, sep="\n")
+    for line in Text.from_ansi(captured.get()).split():
+        line.rstrip()
+        out.print(line, soft_wrap=True)
 
 
 def _report(jobs: Sequence[SweptJob], folder: Path, out: Console) -> None:
@@ -167,8 +178,9 @@ def _comparison(comparison: Comparison) -> Table:
     return table
 
 
-def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
-    """One row per job, the best first: what it has reached, and its own values of what was swept."""
+def _table(jobs: Sequence[SweptJob], most_best: int) -> Table:
+    """One row per job, the best first: what it has reached, and its own values of what was swept; of
+    very many jobs so many of the best."""
     settings = dict(zip(map(id, jobs), settings_of(jobs), strict=True))
     keys = list(dict.fromkeys(key for own in settings.values() for key in own))
     tags = [job.summary["objective"]["tag"] for job in jobs if job.summary["objective"]]
@@ -178,11 +190,12 @@ def _table(jobs: Sequence[SweptJob], shortened: bool) -> Table:
     for heading in ("", *keys, ""):
         table.add_column(heading, overflow="fold")
     ranked = sorted(jobs, key=lambda job: job.badness)
-    hidden = len(jobs) - 2 * SHOWN if shortened and len(jobs) > MOST_ROWS else 0
+    hidden = len(jobs) - most_best - WORST if len(jobs) > MOST_ROWS else 0
     for rank, job in enumerate(ranked):
-        if rank == SHOWN and hidden:
-            table.add_row("…", "", "", f"{hidden} more, in sweep.json", style="dim")
-        if SHOWN <= rank < SHOWN + hidden:
+        if rank == most_best and hidden:
+            told = f"{hidden} more, in sweep.json"
+            table.add_row("…", *[""] * (2 + len(keys)), told, style="dim")
+        if most_best <= rank < most_best + hidden:
             continue
         status = job.summary["status"]
         style = STATUS_STYLES.get(status, "bold red")

@@ -91,7 +91,7 @@ def text(jobs: Sequence[Entry], ranked: Sequence[Entry], pictures: Sequence[str]
     lines += [f"![]({name})" for name in pictures if name == "report.png"]
     comparison = compare(jobs)
     for section in (
-        _best(jobs, ranked, comparison, tag),
+        _best(jobs, comparison, tag),
         _effects(effects(jobs), tag),
         _seeds(comparison),
         _stability(rates(jobs), pictures),
@@ -101,18 +101,23 @@ def text(jobs: Sequence[Entry], ranked: Sequence[Entry], pictures: Sequence[str]
     return "\n".join([*lines, ""])
 
 
-def _best(
-    jobs: Sequence[Entry], ranked: Sequence[Entry], comparison: Comparison | None, tag: str
-) -> list[str]:
+def best_of(jobs: Sequence[Entry], comparison: Comparison | None) -> Entry | None:
+    """The best job; with several seeds, the first of the best mean; None where none was completed."""
+    best = None if comparison is None else comparison.best
+    own = zip(jobs, settings_of(jobs), strict=True)
+    done = [(job, settings) for job, settings in own if job.summary["status"] == "completed"]
+    if best is not None:
+        return next(job for job, settings in done if best.settings.items() <= settings.items())
+    return min((job for job, _ in done), key=lambda job: job.badness, default=None)
+
+
+def _best(jobs: Sequence[Entry], comparison: Comparison | None, tag: str) -> list[str]:
     """The command of the best job; with several seeds, that of the best mean, with its first seed."""
-    best = ranked[0]
-    if best.summary["status"] != "completed":
+    best = best_of(jobs, comparison)
+    if best is None:
         return ["No job reached its end."]
     told = f"{tag} {number(best.value)}, job {best.folder.name}:"
     if comparison is not None and (variant := comparison.best) is not None:
-        own = zip(jobs, settings_of(jobs), strict=True)
-        alike = [job for job, settings in own if variant.settings.items() <= settings.items()]
-        best = next(job for job in alike if job.summary["status"] == "completed")
         lost = f" ({len(variant.diverged)} diverged)" if variant.diverged else ""
         told = f"{tag} {spread(variant.mean, variant.deviation)} over {variant.runs} seeds{lost}, the "
         told += "best mean; the first of them again:"
