@@ -28,7 +28,14 @@ def test_each_job_has_what_it_would_have_had_alone(command: Command) -> None:
     stacked = command(*SWEEP, *STACKED, "hydra.sweep.dir=together")
     assert stacked.code == 0
     assert stacked.out.count("training 8 jobs as one") == 1
-    assert command(*SWEEP, "hydra/launcher=basic", "hydra.sweep.dir=alone").code == 0
+    told = [
+        line for line in stacked.out.splitlines() if re.match(r"#\d  .*diverged: .*\(together/", line)
+    ]
+    assert len(told) == 4
+    assert all("optimizer.lr=1e+30  " in line for line in told)
+    basic = command(*SWEEP, "hydra/launcher=basic", "hydra.sweep.dir=alone")
+    assert basic.code == 0
+    assert basic.out.count("\t   completed  val/loss ") == basic.out.count("\t   diverged: ") == 4
     for number in map(str, range(8)):
         mine, other = Path("together", number), Path("alone", number)
         names = [{str(p.relative_to(f)) for p in f.rglob("*.*")} for f in (mine, other)]
