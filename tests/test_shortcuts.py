@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainer.shortcuts import FusedAdam, backward
+from trainer.shortcuts import gradients as gradients_of
 
 
 def net() -> nn.Module:
@@ -108,6 +109,16 @@ def test_backward_is_the_tensors_own() -> None:
         assert torch.equal(a.grad, b.grad)
 
 
+def test_gradients_are_those_of_autograd() -> None:
+    model, x, weights = net(), torch.randn(5, 4), torch.rand(5)
+    inputs = list(model.parameters())
+    expected = torch.autograd.grad(model(x)[:, 0], inputs, weights)
+    for a, b in zip(gradients_of(model(x)[:, 0], inputs, weights), expected, strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        gradients_of(model(x)[:, 0], [*inputs, torch.ones(1, requires_grad=True)], weights)
+
+
 def test_backward_refuses_a_loss_without_parameters() -> None:
     with pytest.raises(RuntimeError, match="does not require grad"):
         backward(torch.tensor(1.0))
@@ -135,7 +146,8 @@ def test_a_run_with_adam_does_not_wait_for_the_compiler() -> None:
     code = (
         "import sys, torch; from trainer.shortcuts import FusedAdam, leave_out_compiler\n"
         "leave_out_compiler(); p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
-        "o = torch.optim.Adam([p], fused=True); print(FusedAdam(o).step([p.grad], None))\n"
+        "o = torch.optim.Adam([p], fused=True); o.state[p]\n"  # a look, which makes an entry
+        "print(FusedAdam(o).step([p.grad], None))\n"
         "o.zero_grad(); o.load_state_dict(o.state_dict()); print('torch._dynamo' in sys.modules)"
     )
     root = Path(__file__).parents[1]

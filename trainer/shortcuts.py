@@ -1,9 +1,9 @@
 """Ways around Python code of torch's that takes longer than the work, for a small model.
 
-`backward` and `FusedAdam` make the very call that the public function ends in, so the result is the
-same to the bit, which the tests hold; ``python -m benchmarks.step`` shows what they are worth, and
-``python -m benchmarks.startup`` what `leave_out_compiler` is. All lean on names that torch does not
-promise, one more reason for the upper bound on its version.
+`backward`, `gradients` and `FusedAdam` make the very call that the public function ends in, so the
+result is the same to the bit, which the tests hold; ``python -m benchmarks.step`` shows what they are
+worth, and ``python -m benchmarks.startup`` what `leave_out_compiler` is. All lean on names that torch
+does not promise, one more reason for the upper bound on its version.
 """
 
 from __future__ import annotations
@@ -53,6 +53,25 @@ def backward(loss: Tensor) -> None:
     engine.run_backward((loss,), (ones,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
+def gradients(losses: Tensor, inputs: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+    """``torch.autograd.grad(losses, inputs, weights)`` without its checks, for which it imports sympy.
+
+    Raises:
+        RuntimeError: if the losses do not depend on one of the inputs, as ``torch.autograd.grad`` does.
+    """
+    engine = torch.autograd.Variable._execution_engine
+    found: tuple[Tensor, ...] = engine.run_backward(
+        (losses,),
+        (weights,),
+        False,
+        False,
+        tuple(inputs),
+        allow_unreachable=False,
+        accumulate_grad=False,
+    )
+    return found
+
+
 class FusedAdam:
     """The step of a fused `torch.optim.Adam` or `AdamW`.
 
@@ -97,7 +116,7 @@ class FusedAdam:
         """Whether there are moments for so many gradients; gathers them unless they are those gathered
         last."""
         first = self.optimizer.param_groups[0]["params"][0]
-        if not self.optimizer.state:
+        if not self.optimizer.state.get(first):
             self._make_moments()
         average = self.optimizer.state.get(first, {}).get("exp_avg")
         if average is None:

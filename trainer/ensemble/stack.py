@@ -14,6 +14,7 @@ from trainer.clipping.norms import wide_enough
 from trainer.ensemble.dense import Dense
 from trainer.ensemble.whole import Whole, differing_weights, with_tensors
 from trainer.loop import Trainer
+from trainer.shortcuts import gradients
 
 
 class Stack:
@@ -92,7 +93,7 @@ class Stack:
             share = size / sum(sizes)
             losses, terms, _ = self._all(inputs, targets, axis)
             ones = self.ones.to(losses.dtype) * share
-            parts = torch.autograd.grad(losses, list(self.parameters.values()), ones)
+            parts = gradients(losses, list(self.parameters.values()), ones)
             if number == 0:
                 torch._foreach_copy_(self.slots, parts)
             else:
