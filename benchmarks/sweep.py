@@ -4,21 +4,28 @@ The seed problem (1000 random rows, an MLP 10-50-50-1, Adam, gradients clipped t
 learning rates and thresholds, `--epochs` each. Timed from the shell, interpreter and imports included:
 
 vectorized  python train.py -m hydra/launcher=vectorized experiment=seed_problem …
-basic       the same with hydra/launcher=basic
+processes   the same with hydra.launcher.strategy=processes: each job by itself, in a process of its own
+basic       the same with hydra/launcher=basic: one job after another
+joblib      the same with hydra/launcher=parallel, where Hydra's joblib launcher is installed
 lightning   a script of the usual kind: `@hydra.main`, -m, Lightning's Trainer with its logger and clip
 
-The commands take turns; the ratios are formed round by round. Beside them, in one process, model-steps/s
-in the loop: `--members` runs trained as one against one alone.
+The commands take turns; the ratios are formed round by round. Processor seconds of a command and all its
+processes stand beside the wall's: they tell more on a machine that has other work. Beside them, in one
+process, model-steps/s in the loop: `--members` runs trained as one against one alone.
+
+`--model unet` (or another of the shipped ones) sweeps that one with its own data instead, `--steps`
+each, against the bar that holds for every model: never slower than the better of basic and joblib.
 """
 
 import argparse
+import importlib.util
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,6 +37,20 @@ ROOT = Path(__file__).resolve().parents[1]
 # points, epochs: (at least so many times as fast as basic, as lightning)
 BARS = {(16, 50): (2.0, 15.0), (64, 200): (6.0, None), (64, 50): (None, 40.0)}
 IN_LOOP = Bar("in the loop, members / one", 8.0)
+NEVER_SLOWER = Bar("better of basic and joblib / vectorized", 1.0)
+MODELS = {  # each with data of its kind; without schedules that want a thousand steps
+    "mlp": ["experiment=seed_problem"],
+    "unet": [],
+    "cnn": ["experiment=cnn_classifier"],
+    "rnn": ["experiment=rnn_text"],
+    "transformer": ["experiment=transformer_text", "scheduler=none"],
+}
+LAUNCHERS = {
+    "vectorized": ["hydra/launcher=vectorized"],
+    "processes": ["hydra/launcher=vectorized", "hydra.launcher.strategy=processes"],
+    "basic": ["hydra/launcher=basic"],
+    "joblib": ["hydra/launcher=parallel"],
+}
 LIGHTNING = """\
 import logging
 import warnings
@@ -97,47 +118,69 @@ def swept(points: int) -> tuple[str, str]:
     return ",".join(f"{rate:.3g}" for rate in rates), ",".join(f"{limit:.3g}" for limit in limits)
 
 
-def timed(command: list[str], folder: Path) -> float:
-    """Seconds a command takes, run in the folder."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    began = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:] or done.stdout[-2000:])
-    return time.perf_counter() - began
+class Command:
+    """A command that is timed from outside, in a folder of its own.
+
+    Args:
+        arguments: of the interpreter.
+        files: to be there before, by name.
+        needs: a package that has to be installed.
+    """
+
+    def __init__(
+        self, arguments: list[str], files: dict[str, str] | None = None, needs: str = ""
+    ) -> None:
+        self.arguments, self.files, self.needs = arguments, files or {}, needs
+        self.processor: list[float] = []
+
+    def __call__(self, _: int) -> float:
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            raise NotInstalled(f"{self.needs} is not installed")
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in self.files.items():
+                Path(folder, name).write_text(text)
+            environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+            began, used = time.perf_counter(), _processor_seconds()
+            done = subprocess.run(
+                [sys.executable, *self.arguments],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            seconds = time.perf_counter() - began
+            if done.returncode:
+                raise RuntimeError(done.stderr[-2000:] or done.stdout[-2000:])
+        self.processor.append(_processor_seconds() - used)
+        return seconds
 
 
-def trimtab(launcher: str, points: int, epochs: int) -> Callable[[int], float]:
-    """Our sweep by one of the launchers."""
-    rates, limits = swept(points)
-    command = [sys.executable, str(ROOT / "train.py"), "-m", f"hydra/launcher={launcher}"]
-    command += ["experiment=seed_problem", f"trainer.max_epochs={epochs}"]
-    command += [f"optimizer.lr={rates}", f"clip.max_norm={limits}"]
-
-    def measure(_: int) -> float:
-        with tempfile.TemporaryDirectory() as name:
-            return timed(command, Path(name))
-
-    return measure
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def lightning(points: int, epochs: int) -> Callable[[int], float]:
-    """The same sweep by Lightning and Hydra."""
-    rates, limits = swept(points)
-
-    def measure(_: int) -> float:
-        try:
-            import lightning  # noqa: F401
-        except ImportError as error:
-            raise NotInstalled("lightning is not installed") from error
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "main.py").write_text(LIGHTNING)
-            (folder / "config.yaml").write_text(f"lr: 0.1\nmax_norm: 1.0\nepochs: {epochs}\n")
-            command = [sys.executable, "main.py", "-m", f"lr={rates}", f"max_norm={limits}"]
-            return timed(command, folder)
-
-    return measure
+def contenders(options: argparse.Namespace) -> dict[str, Command]:
+    """The sweep by each of our launchers and, of the seed problem, by Lightning and Hydra."""
+    rates, limits = swept(options.points)
+    sweep = [*MODELS[options.model], f"optimizer.lr={rates}", f"clip.max_norm={limits}"]
+    if options.model == "mlp":
+        sweep.append(f"trainer.max_epochs={options.epochs}")
+    else:
+        sweep += ["trainer.max_epochs=null", f"trainer.max_steps={options.steps}"]
+    needs = {"joblib": "hydra_plugins.hydra_joblib_launcher"}
+    found = {
+        name: Command([str(ROOT / "train.py"), "-m", *chosen, *sweep], needs=needs.get(name, ""))
+        for name, chosen in LAUNCHERS.items()
+    }
+    if options.model == "mlp":
+        files = {
+            "main.py": LIGHTNING,
+            "config.yaml": f"lr: 0.1\nmax_norm: 1.0\nepochs: {options.epochs}\n",
+        }
+        arguments = ["main.py", "-m", f"lr={rates}", f"max_norm={limits}"]
+        found["lightning"] = Command(arguments, files, needs="lightning")
+    return {name: command for name, command in found.items() if name not in options.without}
 
 
 def in_loop(members: int, steps: int = 300) -> float:
@@ -171,36 +214,60 @@ def in_loop(members: int, steps: int = 300) -> float:
     return max(rates["together"]) / max(rates["alone"])
 
 
+def judged(
+    options: argparse.Namespace, seconds: dict[str, list[float]]
+) -> list[tuple[Bar, float | None]]:
+    """The bars that hold for this sweep, with what was measured."""
+    ours = seconds["vectorized"]
+    others = [seconds[name] for name in ("basic", "joblib") if seconds.get(name)]
+    better = [min(values) for values in zip(*others, strict=False)]
+    bars = [(NEVER_SLOWER, median_ratio(better, ours))]
+    if options.model == "mlp":
+        limits = BARS.get((options.points, options.epochs), (None, None))
+        for name, limit in zip(("basic", "lightning"), limits, strict=True):
+            if limit is not None:
+                bar = Bar(f"{name} / vectorized", limit)
+                bars.append((bar, median_ratio(seconds.get(name, []), ours)))
+        if options.members:
+            bars.append((IN_LOOP, in_loop(options.members)))
+    return bars
+
+
 def main() -> int:
     """Measure and print; the status is 1 only when a contender crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="mlp", help="what is trained, on its data")
     parser.add_argument("--points", type=int, default=16, help="jobs in the sweep, a multiple of 4")
-    parser.add_argument("--epochs", type=int, default=50, help="epochs of each")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of each, with --model mlp")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each, with any other")
     parser.add_argument("--rounds", type=int, default=3, help="turns for each command")
-    parser.add_argument("--members", type=int, default=64, help="runs at once, in the loop")
+    parser.add_argument(
+        "--members", type=int, default=64, help="runs at once, in the loop; 0: leave out"
+    )
     parser.add_argument("--without", nargs="*", default=[], help="contenders to leave out")
     parser.add_argument("--json", type=Path, help="file to write the figures into")
     options = parser.parse_args()
-    size = (options.points, options.epochs)
-    contenders = {
-        "vectorized": trimtab("vectorized", *size),
-        "basic": trimtab("basic", *size),
-        "lightning": lightning(*size),
-    }
-    entries = [Entry(name, work) for name, work in contenders.items() if name not in options.without]
+    commands = contenders(options)
+    entries = [Entry(name, command) for name, command in commands.items()]
     interleave(entries, options.rounds)
-    rows = [[e.name, spread(e.seconds, ".1f") if e.seconds else e.missing or e.crash] for e in entries]
-    print(table(["contender", f"s for {size[0]} x {size[1]} epochs"], rows))
+    each = f"{options.epochs} epochs" if options.model == "mlp" else f"{options.steps} steps"
     seconds = {entry.name: entry.seconds for entry in entries}
+    rows = []
+    for entry in entries:
+        if not entry.seconds:
+            rows.append([entry.name, entry.missing or entry.crash, "", ""])
+            continue
+        ratio = median_ratio(entry.seconds, seconds.get("vectorized", []))
+        processor = spread(commands[entry.name].processor, ".1f")
+        compared = "" if ratio is None else f"{ratio:.2f}x"
+        rows.append([entry.name, spread(entry.seconds, ".1f"), compared, processor])
+    header = [f"{options.points} x {each}", "s", "/ vectorized", "processor s"]
+    print(table(header, rows))
     figures: dict = {"seconds": seconds, "bars": {}}
-    bars = [
-        (Bar(f"{name} / vectorized", limit or 1.0), median_ratio(seconds[name], seconds["vectorized"]))
-        for name, limit in zip(("basic", "lightning"), BARS.get(size, (None, None)), strict=True)
-        if name in seconds
-    ]
-    bars.append((IN_LOOP, in_loop(options.members)))
-    print("\n" + table(["bar", "wanted", "measured", ""], [bar.row(value) for bar, value in bars]))
-    figures["bars"] = {bar.label: bar.figures(value) for bar, value in bars}
+    if "vectorized" in seconds:
+        bars = judged(options, seconds)
+        print("\n" + table(["bar", "wanted", "measured", ""], [bar.row(value) for bar, value in bars]))
+        figures["bars"] = {bar.label: bar.figures(value) for bar, value in bars}
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return int(any(entry.crash for entry in entries))

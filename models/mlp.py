@@ -34,6 +34,8 @@ class MLP(nn.Module):
             probability that is none.
     """
 
+    leading_axes = True  # `forward` takes further axes in front of the batch, if its layers do
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -45,6 +47,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = prod(checks.sizes("input_shape", input_shape, "it is that of one sample"))
+        self.axes = len(input_shape)
         self.output_shape = checks.sizes("output_shape", output_shape, "it is that of one sample")
         widths = checks.sizes("hidden", hidden, "the default is [50, 50]")
         checks.choice("activation", activation, ACTIVATIONS)
@@ -62,5 +65,6 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *input_shape) to (B, *output_shape)."""
-        flat: Tensor = self.layers(x.reshape(len(x), self.inputs))
-        return flat.reshape(len(x), *self.output_shape)
+        batch = x.shape[: x.dim() - self.axes]
+        flat: Tensor = self.layers(x.reshape(*batch, self.inputs))
+        return flat.reshape(*batch, *self.output_shape)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 from torch import nn
 
 from trainer.shortcuts import FusedAdam, backward
+from trainer.shortcuts import gradients as gradients_of
 
 
 def net() -> nn.Module:
@@ -46,7 +50,7 @@ def test_the_step_is_the_optimizers_bit_for_bit(kind: Any, scale: torch.Tensor |
             optimizers[1].step()
         if step == 3:  # a resumed run has other moment tensors
             optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
-    assert taken == [False, True, True, True, True, True]
+    assert all(taken)
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)
         states = optimizers[0].state[a], optimizers[1].state[b]
@@ -105,6 +109,16 @@ def test_backward_is_the_tensors_own() -> None:
         assert torch.equal(a.grad, b.grad)
 
 
+def test_gradients_are_those_of_autograd() -> None:
+    model, x, weights = net(), torch.randn(5, 4), torch.rand(5)
+    inputs = list(model.parameters())
+    expected = torch.autograd.grad(model(x)[:, 0], inputs, weights)
+    for a, b in zip(gradients_of(model(x)[:, 0], inputs, weights), expected, strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        gradients_of(model(x)[:, 0], [*inputs, torch.ones(1, requires_grad=True)], weights)
+
+
 def test_backward_refuses_a_loss_without_parameters() -> None:
     with pytest.raises(RuntimeError, match="does not require grad"):
         backward(torch.tensor(1.0))
@@ -126,3 +140,16 @@ def test_it_steps_aside_while_a_parameter_has_never_had_a_gradient() -> None:
     assert taken == [False, False, False, True, True]
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_with_adam_does_not_wait_for_the_compiler() -> None:
+    code = (
+        "import sys, torch; from trainer.shortcuts import FusedAdam, leave_out_compiler\n"
+        "leave_out_compiler(); p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
+        "o = torch.optim.Adam([p], fused=True); o.state[p]\n"  # a look, which makes an entry
+        "print(FusedAdam(o).step([p.grad], None))\n"
+        "o.zero_grad(); o.load_state_dict(o.state_dict()); print('torch._dynamo' in sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"], done.stderr

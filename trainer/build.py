@@ -27,6 +27,7 @@ from trainer.rehearsal import rehearse
 from trainer.resume import differing_keys, status_of
 from trainer.rng import seed_everything
 from trainer.schedulers import Horizon
+from trainer.shortcuts import leave_out_compiler
 from trainer.tasks.evaluate import Evaluate
 from trainer.tasks.export import Export
 from trainer.tasks.plots import Plots
@@ -179,8 +180,7 @@ def _compose(
     checkpoints, refusals, diagnostics = map(part, ("checkpoint", "refusals", "diagnostics"))
     shared = {} if shared is None or choices["fault"] != "none" else shared  # a fault may change data
     origin = f"{seed} {OmegaConf.to_container(config.data, resolve=True)}"
-    data = shared[origin] if origin in shared else part("data", optional={"seed": seed})
-    shared[origin] = data
+    data = shared[origin] = shared[origin] if origin in shared else part("data", optional={"seed": seed})
     check_tag("objective", config.get("objective"), data)
     seed_everything(seed)
     shapes = {"input_shape": data.input_shape, "output_shape": data.output_shape}
@@ -190,6 +190,7 @@ def _compose(
         check_settings(config.optimizer)
     weight_decay = config.optimizer.get("weight_decay", 0)
     parameters = parameter_groups((model, loss), weight_decay, config.get("decay", "matrices"))
+    leave_out_compiler()
     optimizer = part("optimizer", parameters, optional={"model": model})
     with part.naming("trainer"):
         limits = config.trainer

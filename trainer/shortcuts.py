@@ -1,12 +1,14 @@
-"""Two ways around Python code of torch's that takes longer than the work, for a small model.
+"""Ways around Python code of torch's that takes longer than the work, for a small model.
 
-Each makes the very call that the public function ends in, so the result is the same to the bit, which
-the tests hold; ``python -m benchmarks.step`` shows what they are worth. Both lean on names that torch
+`backward`, `gradients` and `FusedAdam` make the very call that the public function ends in, so the
+result is the same to the bit, which the tests hold; ``python -m benchmarks.step`` shows what they are
+worth, and ``python -m benchmarks.startup`` what `leave_out_compiler` is. All lean on names that torch
 does not promise, one more reason for the upper bound on its version.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +30,18 @@ class Gathered:
     steps: list[Tensor]
 
 
+def leave_out_compiler() -> None:
+    """Lets optimizers be made without ``torch._dynamo``, whose import takes as long as torch's own.
+
+    They import it to tell it that it must not look into these methods. Nothing that is compiled here
+    calls one of them, so it need not be told.
+    """
+    made = Optimizer
+    for method in (made.add_param_group, made.state_dict, made.load_state_dict, made.zero_grad):
+        plain = inspect.unwrap(method)
+        vars(plain).setdefault("__dynamo_disable", plain)
+
+
 def backward(loss: Tensor) -> None:
     """``loss.backward()`` without its checks of arguments that are not given.
 
@@ -37,6 +51,25 @@ def backward(loss: Tensor) -> None:
     engine = torch.autograd.Variable._execution_engine
     ones = torch.ones_like(loss)
     engine.run_backward((loss,), (ones,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def gradients(losses: Tensor, inputs: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+    """``torch.autograd.grad(losses, inputs, weights)`` without its checks, for which it imports sympy.
+
+    Raises:
+        RuntimeError: if the losses do not depend on one of the inputs, as ``torch.autograd.grad`` does.
+    """
+    engine = torch.autograd.Variable._execution_engine
+    found: tuple[Tensor, ...] = engine.run_backward(
+        (losses,),
+        (weights,),
+        False,
+        False,
+        tuple(inputs),
+        allow_unreachable=False,
+        accumulate_grad=False,
+    )
+    return found
 
 
 class FusedAdam:
@@ -65,7 +98,7 @@ class FusedAdam:
 
         Returns:
             False, with nothing changed, where `Optimizer.step` has to be called instead: for another
-            optimizer, before its first step, with step hooks, or if a parameter has no gradient.
+            optimizer, with step hooks, or if a parameter has no gradient.
         """
         if self.kernel is None or _has_hooks(self.optimizer) or not self._gather(len(gradients)):
             return False
@@ -83,6 +116,8 @@ class FusedAdam:
         """Whether there are moments for so many gradients; gathers them unless they are those gathered
         last."""
         first = self.optimizer.param_groups[0]["params"][0]
+        if not self.optimizer.state.get(first):
+            self._make_moments()
         average = self.optimizer.state.get(first, {}).get("exp_avg")
         if average is None:
             return False
@@ -93,6 +128,15 @@ class FusedAdam:
             self.gathered = [self._group(settings) for settings in self.optimizer.param_groups]
             self.steps = [step for group in self.gathered for step in group.steps]
         return count == len(self.steps)
+
+    def _make_moments(self) -> None:
+        """What the first `Optimizer.step` begins with; left to it where a parameter has no gradient."""
+        every = (p for settings in self.optimizer.param_groups for p in settings["params"])
+        if all(parameter.grad is not None for parameter in every):
+            optimizer: Any = self.optimizer
+            for settings in optimizer.param_groups:
+                optimizer._init_group(settings, [], [], [], [], [], [])
+            optimizer._opt_called = True  # or torch's schedules would warn of steps without updates
 
     def _group(self, settings: dict[str, Any]) -> Gathered:
         states = [self.optimizer.state[parameter] for parameter in settings["params"]]

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from trainer.clipping.norms import wide_enough
+from trainer.ensemble.dense import Dense
 from trainer.ensemble.whole import Whole, differing_weights, with_tensors
 from trainer.loop import Trainer
+from trainer.shortcuts import gradients
 
 
 class Stack:
@@ -53,6 +55,7 @@ class Stack:
                 self.members, values.detach(), gradients, strict=True
             ):
                 parameters[index].data, parameters[index].grad = value, gradient
+        self.dense = Dense.of(first.model, first.loss, self.parameters)
         self.weights = {
             f"loss.{n}": torch.tensor(v, dtype=torch.float64).to(like) for n, v in weights.items()
         }
@@ -86,12 +89,11 @@ class Stack:
         """
         sizes = [inputs.shape[0 if axis is None else 1] for inputs, _ in batches]
         means: dict[str, Tensor] = {}
-        call = torch.vmap(self._one, (0, 0, 0, axis, axis), randomness="same")
         for number, ((inputs, targets), size) in enumerate(zip(batches, sizes, strict=True)):
             share = size / sum(sizes)
-            losses, terms, _ = call(self.parameters, self.buffers, self.weights, inputs, targets)
+            losses, terms, _ = self._all(inputs, targets, axis)
             ones = self.ones.to(losses.dtype) * share
-            parts = torch.autograd.grad(losses, list(self.parameters.values()), ones)
+            parts = gradients(losses, list(self.parameters.values()), ones)
             if number == 0:
                 torch._foreach_copy_(self.slots, parts)
             else:
@@ -105,8 +107,7 @@ class Stack:
 
     def predicted(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
         """The members' predictions, (K, B, …), and losses, (K,), for samples that all share."""
-        call = torch.vmap(self._one, (0, 0, 0, None, None), randomness="same")
-        losses, _, predictions = call(self.parameters, self.buffers, self.weights, inputs, targets)
+        losses, _, predictions = self._all(inputs, targets, None)
         return predictions, losses
 
     def norms(self, norm_type: float) -> Tensor:
@@ -130,6 +131,17 @@ class Stack:
         for buffer in self.own_buffers[member]:
             buffer.data = buffer.data.clone()
         self.values[member].zero_()  # a row that has diverged would be measured twice in every step
+
+    def _all(self, inputs: Tensor, targets: Any, axis: int | None) -> tuple[Tensor, Any, Tensor]:
+        """Losses, terms and predictions of the members."""
+        if self.dense is not None and isinstance(targets, Tensor):
+            with self.precision.autocast():
+                return self.dense(inputs, targets, axis)
+        call = torch.vmap(self._one, (0, 0, 0, axis, axis), randomness="same")
+        found: tuple[Tensor, Any, Tensor] = call(
+            self.parameters, self.buffers, self.weights, inputs, targets
+        )
+        return found
 
     def _one(self, parameters: Any, buffers: Any, weights: Any, inputs: Tensor, targets: Any) -> Any:
         with self.precision.autocast():
