@@ -7,29 +7,34 @@ vectorized  python train.py -m hydra/launcher=vectorized experiment=seed_problem
 basic       the same with hydra/launcher=basic
 lightning   a script of the usual kind: `@hydra.main`, -m, Lightning's Trainer with its logger and clip
 
-The commands take turns; the ratios are formed round by round. Beside them, in one process, model-steps/s
-in the loop: `--members` runs trained as one against one alone.
+The commands take turns; the ratios are formed round by round. Where one after another would take too
+long, that command is left out and the table says so; ``--all`` runs it too. Beside them, in one process,
+model-steps/s in the loop: `--members` runs trained as one against one alone.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread, table
+from benchmarks.tables import Part, shown
+from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 # points, epochs: (at least so many times as fast as basic, as lightning)
 BARS = {(16, 50): (2.0, 15.0), (64, 200): (6.0, None), (64, 50): (None, 40.0)}
-IN_LOOP = Bar("in the loop, members / one", 8.0)
+IN_LOOP = 8.0
+MOST = {"vectorized": 10**6, "basic": 64, "lightning": 16}  # points, unless all are asked for
 LIGHTNING = """\
 import logging
 import warnings
@@ -97,7 +102,7 @@ def swept(points: int) -> tuple[str, str]:
     return ",".join(f"{rate:.3g}" for rate in rates), ",".join(f"{limit:.3g}" for limit in limits)
 
 
-def timed(command: list[str], folder: Path) -> float:
+def taken(command: list[str], folder: Path) -> float:
     """Seconds a command takes, run in the folder."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     began = time.perf_counter()
@@ -116,7 +121,7 @@ def trimtab(launcher: str, points: int, epochs: int) -> Callable[[int], float]:
 
     def measure(_: int) -> float:
         with tempfile.TemporaryDirectory() as name:
-            return timed(command, Path(name))
+            return taken(command, Path(name))
 
     return measure
 
@@ -126,84 +131,110 @@ def lightning(points: int, epochs: int) -> Callable[[int], float]:
     rates, limits = swept(points)
 
     def measure(_: int) -> float:
-        try:
-            import lightning  # noqa: F401
-        except ImportError as error:
-            raise NotInstalled("lightning is not installed") from error
+        if find_spec("lightning") is None:
+            raise NotInstalled("not installed")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "main.py").write_text(LIGHTNING)
             (folder / "config.yaml").write_text(f"lr: 0.1\nmax_norm: 1.0\nepochs: {epochs}\n")
             command = [sys.executable, "main.py", "-m", f"lr={rates}", f"max_norm={limits}"]
-            return timed(command, folder)
+            return taken(command, folder)
 
     return measure
 
 
-def in_loop(members: int, steps: int = 300) -> float:
-    """Model-steps/s of so many runs as one, over those of one alone; the better of three turns each."""
+def one(k: int, steps: int) -> Any:
+    """The trainer of member k, each with a rate and a threshold of its own."""
     from models.mlp import MLP
     from trainer.clipping import ClipByNorm
-    from trainer.data.random import random_regression
-    from trainer.ensemble import Run, Together
     from trainer.loop import Trainer
 
+    torch.manual_seed(0)
+    model = MLP((10,), (1,))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3 * (1 + k % 8), fused=True)
+    clip = ClipByNorm(0.1 * (k + 1))
+    return Trainer(
+        model, nn.MSELoss(), optimizer, clip=clip, max_epochs=None, max_steps=steps, device="cpu"
+    )
+
+
+def alone(steps: int) -> float:
+    """Seconds of a run alone."""
+    from trainer.data.random import random_regression
+
+    return one(0, steps).fit(random_regression(val_samples=0))["seconds"]
+
+
+def together(members: int, steps: int) -> float:
+    """Seconds of so many runs as one."""
+    from trainer.data.random import random_regression
+    from trainer.ensemble import Run, Together
+
     source = random_regression(val_samples=0)
+    group = Together([Run(one(k, steps), source) for k in range(members)])
+    began = time.perf_counter()
+    group.fit()
+    return time.perf_counter() - began
 
-    def one(k: int) -> Trainer:
-        torch.manual_seed(0)
-        model = MLP((10,), (1,))
-        optimizer = torch.optim.Adam(model.parameters(), 1e-3 * (1 + k % 8), fused=True)
-        clip = ClipByNorm(0.1 * (k + 1))
-        return Trainer(
-            model, nn.MSELoss(), optimizer, clip=clip, max_epochs=None, max_steps=steps, device="cpu"
-        )
 
-    rates: dict[str, list[float]] = {"alone": [], "together": []}
-    for _ in range(3):
-        alone = one(0)
-        rates["alone"].append(alone.fit(source)["steps_per_second"])
-        runs = [Run(one(k), source) for k in range(members)]
-        group = Together(runs)
-        began = time.perf_counter()
-        group.fit()
-        rates["together"].append(members * steps / (time.perf_counter() - began))
-    return max(rates["together"]) / max(rates["alone"])
+def whole(sizes: Sequence[int], epochs: int, rounds: int, every: bool) -> Part:
+    """Seconds of whole sweeps, a column for each size."""
+    rows, bars, crashed = [[name] for name in MOST], [], False
+    for points in sizes:
+        work = {
+            "vectorized": trimtab("vectorized", points, epochs),
+            "basic": trimtab("basic", points, epochs),
+            "lightning": lightning(points, epochs),
+        }
+        entries = [Entry(name, work[name]) for name in MOST]
+        for entry in entries:
+            entry.missing = "" if every or points <= MOST[entry.name] else "not run"
+        interleave(entries, rounds if points <= 16 else 1)
+        crashed |= any(entry.crash for entry in entries)
+        for row, entry in zip(rows, entries, strict=True):
+            row.append(spread(entry.seconds, ".1f") if entry.seconds else entry.absent)
+        limits = BARS.get((points, epochs), (1.0, 1.0))
+        for entry, limit in zip(entries[1:], limits, strict=True):
+            bar = Bar(f"{points} points: {entry.name} / vectorized", limit or 1.0)
+            bars.append(bar.row(median_ratio(entry.seconds, entries[0].seconds), entry.absent))
+    header = ["launcher", *(f"{points} points" for points in sizes)]
+    return Part(f"Sweeps over the MLP problem, {epochs} epochs, seconds", header, rows, bars, crashed)
+
+
+def in_loop(members: int, rounds: int, steps: int = 300) -> Part:
+    """Model-steps/s of so many runs as one, and of one alone."""
+    torch.set_num_threads(1)
+    entries = [Entry("one", alone, steps), Entry(f"{members} as one", partial(together, members), steps)]
+    interleave(entries, rounds)
+    rates = [entries[0].rates, [members * rate for rate in entries[1].rates]]
+    pairs = zip(entries, rates, strict=True)
+    rows = [[e.name, spread(each, ".0f") if each else e.absent] for e, each in pairs]
+    bar = Bar(f"{members} as one / one", IN_LOOP)
+    crashed = any(entry.crash for entry in entries)
+    header = ("runs", "model-steps/s")
+    return Part("In the loop", header, rows, [bar.row(median_ratio(rates[1], rates[0]))], crashed)
+
+
+def measure(
+    sizes: Sequence[int], epochs: int = 50, rounds: int = 3, members: int = 64, every: bool = False
+) -> Iterator[Part]:
+    """Whole commands, and the loop."""
+    yield whole(sizes, epochs, rounds, every)
+    yield in_loop(members, rounds)
 
 
 def main() -> int:
     """Measure and print; the status is 1 only when a contender crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=16, help="jobs in the sweep, a multiple of 4")
+    parser.add_argument("--points", type=int, nargs="+", default=[16], help="jobs, multiples of 4")
     parser.add_argument("--epochs", type=int, default=50, help="epochs of each")
-    parser.add_argument("--rounds", type=int, default=3, help="turns for each command")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="turns for each command; 1 beyond 16 points"
+    )
     parser.add_argument("--members", type=int, default=64, help="runs at once, in the loop")
-    parser.add_argument("--without", nargs="*", default=[], help="contenders to leave out")
-    parser.add_argument("--json", type=Path, help="file to write the figures into")
-    options = parser.parse_args()
-    size = (options.points, options.epochs)
-    contenders = {
-        "vectorized": trimtab("vectorized", *size),
-        "basic": trimtab("basic", *size),
-        "lightning": lightning(*size),
-    }
-    entries = [Entry(name, work) for name, work in contenders.items() if name not in options.without]
-    interleave(entries, options.rounds)
-    rows = [[e.name, spread(e.seconds, ".1f") if e.seconds else e.missing or e.crash] for e in entries]
-    print(table(["contender", f"s for {size[0]} x {size[1]} epochs"], rows))
-    seconds = {entry.name: entry.seconds for entry in entries}
-    figures: dict = {"seconds": seconds, "bars": {}}
-    bars = [
-        (Bar(f"{name} / vectorized", limit or 1.0), median_ratio(seconds[name], seconds["vectorized"]))
-        for name, limit in zip(("basic", "lightning"), BARS.get(size, (None, None)), strict=True)
-        if name in seconds
-    ]
-    bars.append((IN_LOOP, in_loop(options.members)))
-    print("\n" + table(["bar", "wanted", "measured", ""], [bar.row(value) for bar, value in bars]))
-    figures["bars"] = {bar.label: bar.figures(value) for bar, value in bars}
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return int(any(entry.crash for entry in entries))
+    parser.add_argument("--all", action="store_true", help="run every command at every size")
+    o = parser.parse_args()
+    return shown(measure(o.points, o.epochs, o.rounds, o.members, o.all))
 
 
 if __name__ == "__main__":
