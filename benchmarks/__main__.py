@@ -25,6 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "benchmarks" / "RESULTS.md", ROOT / "README.md"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 SIZES = (4, 16, 64, 256)
+INTRO = """\
+# What was measured
+
+`{command}`: {of}. {met}.
+
+A ratio is the median of those formed round by round. `a / b` is that of a to b: of speeds in the first
+part and in the loop, of times or memory in the others. `-` is what was not run."""
 NAMES = ("steps", "memory", "startup", "clip", "diagnostics", "guard", "sweeps")
 
 
@@ -65,13 +72,7 @@ def page(parts: Sequence[Part], of: str, command: str = "python -m benchmarks") 
     first, *rest = (part.markdown() for part in parts)
     heading, _, tables = first.partition("\n\n")
     quoted, _, bars = tables.partition("\n\n")
-    intro = (
-        f"# What was measured\n\n`{command}`: {of}. {met.capitalize()}. A ratio is the median of those "
-    )
-    intro += (
-        "formed round by round; `a / b` is that of a to b, of speeds in the first table and of times or "
-    )
-    intro += "memory below, and `-` is what was not run."
+    intro = INTRO.format(command=command, of=of, met=met)
     return "\n\n".join([intro, heading, f"{BEGIN}\n{quoted}\n{END}", bars, *rest]).rstrip() + "\n"
 
 

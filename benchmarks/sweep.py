@@ -228,9 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, nargs="+", default=[16], help="jobs, multiples of 4")
     parser.add_argument("--epochs", type=int, default=50, help="epochs of each")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="turns for each command; 1 beyond 16 points"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; 1 beyond 16 points")
     parser.add_argument("--members", type=int, default=64, help="runs at once, in the loop")
     parser.add_argument("--all", action="store_true", help="run every command at every size")
     o = parser.parse_args()

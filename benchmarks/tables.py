@@ -91,7 +91,5 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def in_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The same as a table in Markdown."""
     rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [header, rule, *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines
-    )
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, rule, *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
