@@ -66,7 +66,7 @@ def overheads(
         for entry in entries:
             entry.amount = TURN
             attempt(entry, TURN)  # warms up
-        rounds = max(9, round(seconds / sum(attempt(entry, TURN) or seconds for entry in entries)))
+        rounds = max(3, round(seconds / sum(attempt(entry, TURN) or seconds for entry in entries)))
         interleave(entries, rounds)
         first = entries[0].name
         bars = [Bar(f"{name} / {first}", limit, at_least=False) for name, limit in limits.items()]

@@ -73,16 +73,18 @@ def part(measured: dict[str, list[Entry]]) -> Part:
     for job, entries in measured.items():
         ours = entries[0]
         for row, entry in zip(rows, entries, strict=True):
-            ratio = median_ratio(entry.rates, ours.rates)
+            ratio = median_ratio(ours.rates, entry.rates)
             rate = f"{statistics.median(entry.rates):.4g}" if entry.rates else entry.absent
-            row.append(rate if ratio is None else f"{rate} ({ratio:.2f}x)")
+            row.append(rate if ratio is None or entry is ours else f"{rate} ({ratio:.2f}x)")
         limits = MLP_LIMITS if job == "mlp" else LIMITS
         for entry in entries[1:]:
             bar = Bar(f"{job}: trimtab / {entry.name}", limits.get(entry.name, 1.0))
             bars.append(bar.row(median_ratio(ours.rates, entry.rates), entry.absent))
     titles = [JOBS[job].title for job in measured]
     crashed = any(entry.crash for entries in measured.values() for entry in entries)
-    return Part("Steps per second (and to ours)", ["loop", *titles], rows, bars, crashed)
+    return Part(
+        "Steps per second, and how many times as fast trimtab is", ["loop", *titles], rows, bars, crashed
+    )
 
 
 def measure(jobs: list[str], rounds: int = 5, seconds: float = 1.2, threads: int = 1) -> Iterator[Part]:

@@ -55,7 +55,8 @@ def timed(
         each = [per_second * seconds / entry.amount for seconds in entry.seconds]
         ratio = median_ratio(base.rates, entry.rates)
         shown = "-" if ratio is None else f"{ratio:.2f}x"
-        rows.append([entry.name, spread(each, ".3g") if each else entry.absent, shown])
+        form = ".0f" if each and min(each) >= 100 else ".3g"
+        rows.append([entry.name, spread(each, form) if each else entry.absent, shown])
     named = {entry.name: entry for entry in entries}
     judged = []
     for bar in bars:
