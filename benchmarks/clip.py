@@ -20,14 +20,15 @@ Contenders take turns in one process and ratios are formed round by round (see `
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import Bar, Entry, interleave, median_ratio, show, table
+from benchmarks.tables import Part, shown, timed
+from benchmarks.timing import Bar, Entry, interleave
 from trainer.clipping import (
     AGC,
     SPAM,
@@ -217,21 +218,22 @@ def agc_alone() -> list[Entry]:
     return entries
 
 
-def compare(title: str, entries: list[Entry], bars: list[Bar], rounds: int, amount: int) -> None:
-    """Measures, and prints a table of milliseconds and one of the bars."""
-    for entry in entries:
-        entry.amount = amount
-    interleave(entries, 1)  # warms up, and makes Adam's moments
-    for entry in entries:
-        entry.seconds.clear()
-    interleave(entries, rounds)
-    rates = {entry.name: entry.rates for entry in entries}
-    show(title, entries, "ms", 1e3, ".1f")
-    measured = []
-    for bar in bars:
-        slow, fast = bar.label.split(" / ")
-        measured.append(bar.row(median_ratio(rates[fast], rates[slow])))
-    print(table(["bar", "wanted", "measured", ""], measured) + "\n")
+def measure(rounds: int = 15, amount: int = 3, threads: int = 1) -> Iterator[Part]:
+    """Milliseconds of every mode, and of AGC alone."""
+    torch.set_num_threads(threads)
+    size = f"{len(shapes())} parameters, {sum(map(math.prod, shapes())):,} entries"
+    for title, make, bars in (
+        (f"Clip and update of {size}", updates, UPDATE_BARS),
+        ("AGC without the optimizer", agc_alone, AGC_BARS),
+    ):
+        entries = make()
+        for entry in entries:
+            entry.amount = amount
+        interleave(entries, 1)  # warms up, and makes Adam's moments
+        for entry in entries:
+            entry.seconds.clear()
+        interleave(entries, rounds)
+        yield timed(title, entries, "ms", 1e3, bars)
 
 
 def main() -> int:
@@ -241,17 +243,7 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=3, help="updates in one turn")
     parser.add_argument("--threads", type=int, default=1, help="torch threads for every contender")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{len(shapes())} parameters, {sum(map(math.prod, shapes())):,} entries\n")
-    crashed = False
-    for title, make, bars in (
-        ("one update", updates, UPDATE_BARS),
-        ("AGC without the optimizer", agc_alone, AGC_BARS),
-    ):
-        entries = make()
-        compare(title, entries, bars, options.rounds, options.updates)
-        crashed |= any(entry.crash for entry in entries)
-    return int(crashed)
+    return shown(measure(options.rounds, options.updates, options.threads))
 
 
 if __name__ == "__main__":

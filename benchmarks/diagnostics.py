@@ -7,12 +7,10 @@ formed round by round (see `benchmarks.timing`).
 """
 
 import argparse
-from collections.abc import Callable
-
-import torch
+from collections.abc import Callable, Iterator
 
 from benchmarks.problems import overheads
-from benchmarks.timing import table
+from benchmarks.tables import Part, shown
 from trainer.diagnostics import Diagnostics
 
 LEVELS: dict[str, Callable[[], Diagnostics | None]] = {
@@ -23,15 +21,16 @@ LEVELS: dict[str, Callable[[], Diagnostics | None]] = {
 LIMITS = {"light": 1.03}
 
 
+def measure(seconds: float = 60) -> Iterator[Part]:
+    """Microseconds of a step at each level."""
+    yield from overheads("diagnostics", LEVELS, LIMITS, seconds)
+
+
 def main() -> int:
     """Measures and prints; the status is 1 only when something crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60, help="for each problem")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows, crashed = overheads("diagnostics", LEVELS, LIMITS, options.seconds)
-    print(table(["bar", "wanted", "measured", ""], rows))
-    return int(crashed)
+    return shown(measure(parser.parse_args().seconds))
 
 
 if __name__ == "__main__":

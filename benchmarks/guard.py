@@ -12,20 +12,22 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.problems import overheads
-from benchmarks.timing import Bar, Entry, compare, interleave, table
+from benchmarks.tables import Part, shown, timed
+from benchmarks.timing import Bar, Entry, interleave
 from trainer import checkpoint
 from trainer.guard import Guard, Off, Rewind, Skip
 
 GUARDS: dict[str, Callable[[], Guard]] = {"off": Off, "skip": Skip, "rewind": Rewind}
 LIMITS = {"skip": 1.02, "rewind": 1.05}
-MEGABYTES, SAVING = 50, 1.3
+MEGABYTES = 50
+SAVING = Bar("checkpoint / torch.save + fsync", 1.3, at_least=False)
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -52,6 +54,20 @@ def checked_save(folder: Path, what: dict[str, torch.Tensor], times: int) -> flo
     return time.perf_counter() - start
 
 
+def measure(seconds: float = 60, rounds: int = 25, folder: Path | None = None) -> Iterator[Part]:
+    """Microseconds of a step under each guard, and milliseconds of a checkpoint."""
+    yield from overheads("guard", GUARDS, LIMITS, seconds)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        what = state()
+        savers = {"torch.save + fsync": plain_save, "checkpoint": checked_save}
+        entries = [Entry(label, partial(save, Path(name), what)) for label, save in savers.items()]
+        interleave(entries, 1)  # warms up
+        for entry in entries:
+            entry.seconds.clear()
+        interleave(entries, rounds)
+    yield timed(f"Saving {MEGABYTES} MB", entries, "ms", 1e3, [SAVING])
+
+
 def main() -> int:
     """Measures and prints; the status is 1 only when something crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,21 +76,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="where checkpoints are written; default: a temporary"
     )
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows, crashed = overheads("guard", GUARDS, LIMITS, options.seconds)
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        what = state()
-        savers = {"torch.save + fsync": plain_save, "checkpoint": checked_save}
-        entries = [Entry(label, partial(save, Path(name), what)) for label, save in savers.items()]
-        interleave(entries, 1)  # warms up
-        for entry in entries:
-            entry.seconds.clear()
-        bar = Bar("checkpoint / torch.save + fsync", SAVING, at_least=False)
-        rows += compare(f"saving {MEGABYTES} MB", entries, {"checkpoint": bar}, options.rounds)
-        crashed |= any(entry.crash for entry in entries)
-    print(table(["bar", "wanted", "measured", ""], rows))
-    return int(crashed)
+    return shown(measure(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -1,39 +1,18 @@
 """What `benchmarks.guard` and `benchmarks.diagnostics` train, and how they time it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from benchmarks.step import BATCH, FEATURES, HIDDEN, NORM, RATE, SAMPLES
-from benchmarks.timing import Bar, Entry, attempt, compare
-from models.mlp import MLP
-from models.unet import UNet
+from benchmarks.jobs import JOBS, NORM, RATE
+from benchmarks.tables import Part, timed
+from benchmarks.timing import Bar, Entry, attempt, interleave
 from trainer.clipping import ClipByNorm
-from trainer.data.digits import digits_denoise
-from trainer.data.random import random_regression
-from trainer.data.tensors import TensorData
 from trainer.loop import Trainer
 
-
-def mlp_problem() -> tuple[nn.Module, TensorData]:
-    """The network and the data of `benchmarks.step`."""
-    torch.manual_seed(0)
-    data = random_regression(SAMPLES, FEATURES, 1, val_samples=0, batch_size=BATCH)
-    return MLP((FEATURES,), (1,), hidden=(HIDDEN, HIDDEN)), data
-
-
-def unet_problem() -> tuple[nn.Module, TensorData]:
-    """The U-Net and the digits of ``python train.py``, without the validation."""
-    torch.manual_seed(0)
-    data = digits_denoise()
-    data.val, data.validates = (data.val[0][:0], data.val[1][:0]), False
-    return UNet((1, 8, 8), (1, 8, 8)), data
-
-
-PROBLEMS = {"mlp": mlp_problem, "unet": unet_problem}
+PROBLEMS = ("mlp", "unet")  # of the jobs; a step of the third is too long to see a difference in
 TURN = 100  # steps: a whole number of the intervals at which snapshots and samples are taken
 
 
@@ -47,10 +26,11 @@ class Lasting:
     """
 
     def __init__(self, problem: str, **parts: Any) -> None:
-        model, self.data = PROBLEMS[problem]()
+        job = JOBS[problem]
+        model, self.data = job.network(), job.data()
         self.trainer = Trainer(
             model,
-            nn.MSELoss(),
+            job.criterion,
             torch.optim.Adam(model.parameters(), RATE, fused=True),
             clip=ClipByNorm(NORM),
             max_epochs=10**6,  # each call says how many steps
@@ -71,29 +51,23 @@ class Lasting:
 
 def overheads(
     part: str, choices: Mapping[str, Callable[[], Any]], limits: Mapping[str, float], seconds: float
-) -> tuple[list[list[str]], bool]:
-    """Measures and prints what each choice of a part costs in a step of each problem.
+) -> Iterator[Part]:
+    """What each choice of a part costs in a step of each problem.
 
     Args:
         part: an argument of `Trainer`.
         choices: makes it; the first is what the others are compared to.
         limits: of the ratios to the first.
         seconds: for each problem, about.
-
-    Returns:
-        The rows of the bars, and whether anything crashed.
     """
-    rows, crashed = [], False
+    torch.set_num_threads(1)
     for problem in PROBLEMS:
         entries = [Entry(name, Lasting(problem, **{part: make()})) for name, make in choices.items()]
         for entry in entries:
             entry.amount = TURN
             attempt(entry, TURN)  # warms up
-        rounds = max(9, round(seconds / sum(attempt(entry, TURN) or seconds for entry in entries)))
-        bars = {
-            name: Bar(f"{problem}: {name} / {entries[0].name}", limit, at_least=False)
-            for name, limit in limits.items()
-        }
-        rows += compare(f"step of {problem}", entries, bars, rounds)
-        crashed |= any(entry.crash for entry in entries)
-    return rows, crashed
+        rounds = max(3, round(seconds / sum(attempt(entry, TURN) or seconds for entry in entries)))
+        interleave(entries, rounds)
+        first = entries[0].name
+        bars = [Bar(f"{name} / {first}", limit, at_least=False) for name, limit in limits.items()]
+        yield timed(f"Step of {JOBS[problem].title} by {part}", entries, "µs", 1e6, bars)

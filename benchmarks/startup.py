@@ -12,15 +12,16 @@ write their run folders into a temporary folder, and neither sees a GPU.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.timing import Bar, Entry, attempt, interleave, median_ratio, spread, summary, table
+from benchmarks.tables import Part, shown, timed
+from benchmarks.timing import Bar, Entry, attempt, interleave
 
 ROOT = Path(__file__).resolve().parents[1]
 BAR = Bar("trimtab / bare", 1.3, at_least=False)
@@ -56,7 +57,7 @@ main()
 """
 
 
-def timed(command: list[str], folder: Path) -> float:
+def taken(command: list[str], folder: Path) -> float:
     """Seconds a Python command takes, its Hydra run folder placed inside `folder`."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     run = Path(tempfile.mkdtemp(dir=folder))
@@ -68,10 +69,10 @@ def timed(command: list[str], folder: Path) -> float:
         capture_output=True,
         text=True,
     )
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     if result.returncode:
         raise RuntimeError(f"{command[0]} exited with {result.returncode}\n{result.stderr}")
-    return taken
+    return seconds
 
 
 def contenders(folder: Path) -> list[Entry]:
@@ -81,40 +82,26 @@ def contenders(folder: Path) -> list[Entry]:
     (folder / "bare.yaml").write_text(BARE_CONFIG)
     ours = ["train.py", "trainer.max_steps=1", "data=random", "model=mlp"]
     return [
-        Entry("bare", lambda _: timed([str(script)], folder)),
-        Entry("trimtab", lambda _: timed(ours, folder)),
+        Entry("bare", lambda _: taken([str(script)], folder)),
+        Entry("trimtab", lambda _: taken(ours, folder)),
     ]
 
 
-def report(entries: list[Entry]) -> dict:
-    """Print both tables and return the figures for the JSON file."""
-    seconds = {entry.name: entry.seconds for entry in entries}
-    rows = [[name, spread(values, ".2f") if values else "crashed"] for name, values in seconds.items()]
-    print(table(["command", "seconds"], rows))
-    ratio = median_ratio(seconds["trimtab"], seconds["bare"])
-    print("\n" + table(["bar", "wanted", "measured", ""], [BAR.row(ratio)]))
-    return {
-        "seconds": {name: summary(values) for name, values in seconds.items() if values},
-        "bars": {BAR.label: BAR.figures(ratio)},
-        "crashed": {entry.name: entry.crash for entry in entries if entry.crash},
-    }
+def measure(rounds: int = 7) -> Iterator[Part]:
+    """Seconds of both commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        entries = contenders(Path(folder))
+        for entry in entries:
+            attempt(entry, 1)
+        interleave(entries, rounds)
+    yield timed("Start-up to the first step", entries, "seconds", 1, [BAR])
 
 
 def main() -> int:
     """Measure and print; the status is 1 only when a command failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="pairs of starts")
-    parser.add_argument("--json", type=Path, help="file to write the figures into")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        entries = contenders(Path(folder))
-        for entry in entries:
-            attempt(entry, 1)
-        interleave(entries, options.rounds)
-    figures = report(entries)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return int(any(entry.crash for entry in entries))
+    return shown(measure(parser.parse_args().rounds))
 
 
 if __name__ == "__main__":

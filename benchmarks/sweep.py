@@ -10,34 +10,36 @@ joblib      the same with hydra/launcher=parallel, where Hydra's joblib launcher
 lightning   a script of the usual kind: `@hydra.main`, -m, Lightning's Trainer with its logger and clip
 
 The commands take turns; the ratios are formed round by round. Processor seconds of a command and all its
-processes stand beside the wall's: they tell more on a machine that has other work. Beside them, in one
-process, model-steps/s in the loop: `--members` runs trained as one against one alone.
+processes stand beside the wall's: they tell more on a machine that has other work. Where one after
+another would take too long, that command is left out and the table says so; `--all` runs it too. Beside
+them, in one process, model-steps/s in the loop: `--members` runs trained as one against one alone.
 
 `--model unet` (or another of the shipped ones) sweeps that one with its own data instead, `--steps`
 each, against the bar that holds for every model: never slower than the better of basic and joblib.
 """
 
 import argparse
-import importlib.util
-import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread, table
+from benchmarks.tables import Part, shown
+from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 # points, epochs: (at least so many times as fast as basic, as lightning)
 BARS = {(16, 50): (2.0, 15.0), (64, 200): (6.0, None), (64, 50): (None, 40.0)}
-IN_LOOP = Bar("in the loop, members / one", 8.0)
-NEVER_SLOWER = Bar("better of basic and joblib / vectorized", 1.0)
+IN_LOOP = 8.0
 MODELS = {  # each with data of its kind; without schedules that want a thousand steps
     "mlp": ["experiment=seed_problem"],
     "unet": [],
@@ -51,6 +53,7 @@ LAUNCHERS = {
     "basic": ["hydra/launcher=basic"],
     "joblib": ["hydra/launcher=parallel"],
 }
+MOST = {"processes": 64, "basic": 64, "joblib": 64, "lightning": 16}  # points, unless all are asked for
 LIGHTNING = """\
 import logging
 import warnings
@@ -134,7 +137,7 @@ class Command:
         self.processor: list[float] = []
 
     def __call__(self, _: int) -> float:
-        if self.needs and importlib.util.find_spec(self.needs) is None:
+        if self.needs and find_spec(self.needs) is None:
             raise NotInstalled(f"{self.needs} is not installed")
         with tempfile.TemporaryDirectory() as folder:
             for name, text in self.files.items():
@@ -160,117 +163,143 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def contenders(options: argparse.Namespace) -> dict[str, Command]:
-    """The sweep by each of our launchers and, of the seed problem, by Lightning and Hydra."""
-    rates, limits = swept(options.points)
-    sweep = [*MODELS[options.model], f"optimizer.lr={rates}", f"clip.max_norm={limits}"]
-    if options.model == "mlp":
-        sweep.append(f"trainer.max_epochs={options.epochs}")
+def contenders(model: str, points: int, amount: int, without: Sequence[str] = ()) -> dict[str, Command]:
+    """The sweep by each of our launchers and, of the seed problem, by Lightning and Hydra.
+
+    Args:
+        model: one of MODELS.
+        points: jobs, a multiple of 4.
+        amount: epochs of each for the seed problem, steps for any other.
+        without: those to leave out.
+    """
+    rates, limits = swept(points)
+    sweep = [*MODELS[model], f"optimizer.lr={rates}", f"clip.max_norm={limits}"]
+    if model == "mlp":
+        sweep.append(f"trainer.max_epochs={amount}")
     else:
-        sweep += ["trainer.max_epochs=null", f"trainer.max_steps={options.steps}"]
+        sweep += ["trainer.max_epochs=null", f"trainer.max_steps={amount}"]
     needs = {"joblib": "hydra_plugins.hydra_joblib_launcher"}
     found = {
         name: Command([str(ROOT / "train.py"), "-m", *chosen, *sweep], needs=needs.get(name, ""))
         for name, chosen in LAUNCHERS.items()
     }
-    if options.model == "mlp":
-        files = {
-            "main.py": LIGHTNING,
-            "config.yaml": f"lr: 0.1\nmax_norm: 1.0\nepochs: {options.epochs}\n",
-        }
+    if model == "mlp":
+        files = {"main.py": LIGHTNING, "config.yaml": f"lr: 0.1\nmax_norm: 1.0\nepochs: {amount}\n"}
         arguments = ["main.py", "-m", f"lr={rates}", f"max_norm={limits}"]
         found["lightning"] = Command(arguments, files, needs="lightning")
-    return {name: command for name, command in found.items() if name not in options.without}
+    return {name: made for name, made in found.items() if name not in without}
 
 
-def in_loop(members: int, steps: int = 300) -> float:
-    """Model-steps/s of so many runs as one, over those of one alone; the better of three turns each."""
+def one(k: int, steps: int) -> Any:
+    """The trainer of member k, each with a rate and a threshold of its own."""
     from models.mlp import MLP
     from trainer.clipping import ClipByNorm
-    from trainer.data.random import random_regression
-    from trainer.ensemble import Run, Together
     from trainer.loop import Trainer
 
+    torch.manual_seed(0)
+    model = MLP((10,), (1,))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3 * (1 + k % 8), fused=True)
+    clip = ClipByNorm(0.1 * (k + 1))
+    return Trainer(
+        model, nn.MSELoss(), optimizer, clip=clip, max_epochs=None, max_steps=steps, device="cpu"
+    )
+
+
+def alone(steps: int) -> float:
+    """Seconds of a run alone."""
+    from trainer.data.random import random_regression
+
+    return one(0, steps).fit(random_regression(val_samples=0))["seconds"]
+
+
+def together(members: int, steps: int) -> float:
+    """Seconds of so many runs as one."""
+    from trainer.data.random import random_regression
+    from trainer.ensemble import Run, Together
+
     source = random_regression(val_samples=0)
-
-    def one(k: int) -> Trainer:
-        torch.manual_seed(0)
-        model = MLP((10,), (1,))
-        optimizer = torch.optim.Adam(model.parameters(), 1e-3 * (1 + k % 8), fused=True)
-        clip = ClipByNorm(0.1 * (k + 1))
-        return Trainer(
-            model, nn.MSELoss(), optimizer, clip=clip, max_epochs=None, max_steps=steps, device="cpu"
-        )
-
-    rates: dict[str, list[float]] = {"alone": [], "together": []}
-    for _ in range(3):
-        alone = one(0)
-        rates["alone"].append(alone.fit(source)["steps_per_second"])
-        runs = [Run(one(k), source) for k in range(members)]
-        group = Together(runs)
-        began = time.perf_counter()
-        group.fit()
-        rates["together"].append(members * steps / (time.perf_counter() - began))
-    return max(rates["together"]) / max(rates["alone"])
+    group = Together([Run(one(k, steps), source) for k in range(members)])
+    began = time.perf_counter()
+    group.fit()
+    return time.perf_counter() - began
 
 
 def judged(
-    options: argparse.Namespace, seconds: dict[str, list[float]]
-) -> list[tuple[Bar, float | None]]:
-    """The bars that hold for this sweep, with what was measured."""
-    ours = seconds["vectorized"]
-    others = [seconds[name] for name in ("basic", "joblib") if seconds.get(name)]
-    better = [min(values) for values in zip(*others, strict=False)]
-    bars = [(NEVER_SLOWER, median_ratio(better, ours))]
-    if options.model == "mlp":
-        limits = BARS.get((options.points, options.epochs), (None, None))
-        for name, limit in zip(("basic", "lightning"), limits, strict=True):
-            if limit is not None:
-                bar = Bar(f"{name} / vectorized", limit)
-                bars.append((bar, median_ratio(seconds.get(name, []), ours)))
-        if options.members:
-            bars.append((IN_LOOP, in_loop(options.members)))
-    return bars
+    points: int, limits: tuple[float | None, float | None], entries: Sequence[Entry]
+) -> list[list[str]]:
+    """A row for each bar that holds for this sweep."""
+    by_name = {entry.name: entry for entry in entries}
+    ours = by_name["vectorized"].seconds
+    others = [by_name[name].seconds for name in ("basic", "joblib") if name in by_name]
+    better = [min(values) for values in zip(*filter(None, others), strict=False)]
+    bar = Bar(f"{points} points: better of basic and joblib / vectorized", 1.0)
+    rows = [bar.row(median_ratio(better, ours))]
+    for name, limit in zip(("basic", "lightning"), limits, strict=True):
+        if limit is not None and (entry := by_name.get(name)):
+            bar = Bar(f"{points} points: {name} / vectorized", limit)
+            rows.append(bar.row(median_ratio(entry.seconds, ours), entry.absent))
+    return rows
+
+
+def whole(
+    model: str, sizes: Sequence[int], amount: int, rounds: int, every: bool, without: Sequence[str]
+) -> Part:
+    """Whole sweeps: two columns for each size, seconds and processor seconds."""
+    rows: dict[str, list[str]] = {}
+    bars, crashed = [], False
+    for points in sizes:
+        commands = contenders(model, points, amount, without)
+        entries = [Entry(name, command) for name, command in commands.items()]
+        for entry in entries:
+            entry.missing = "" if every or points <= MOST.get(entry.name, points) else "not run"
+        interleave(entries, rounds if points <= 16 else 1)
+        crashed |= any(entry.crash for entry in entries)
+        for entry in entries:
+            row = rows.setdefault(entry.name, [entry.name])
+            if entry.seconds:
+                used = spread(commands[entry.name].processor, ".1f")
+                row += [spread(entry.seconds, ".1f"), used]
+            else:
+                row += [entry.absent, ""]
+        limits = BARS.get((points, amount), (1.0, 1.0)) if model == "mlp" else (None, None)
+        bars += judged(points, limits, entries)
+    header = ["launcher", *(item for points in sizes for item in (f"{points} points, s", "processor s"))]
+    each = f"{amount} {'epochs' if model == 'mlp' else 'steps'}"
+    title = f"Sweeps over the {'MLP problem' if model == 'mlp' else model}, {each} a job, whole commands"
+    return Part(title, header, list(rows.values()), bars, crashed)
+
+
+def measure(
+    sizes: Sequence[int],
+    epochs: int = 50,
+    rounds: int = 3,
+    members: int = 64,
+    every: bool = False,
+    without: Sequence[str] = ("processes",),
+) -> Iterator[Part]:
+    """The seed problem: whole commands, and the loop."""
+    yield whole("mlp", sizes, epochs, rounds, every, without)
+    if members:
+        yield in_loop(members, rounds)
 
 
 def main() -> int:
     """Measure and print; the status is 1 only when a contender crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="mlp", help="what is trained, on its data")
-    parser.add_argument("--points", type=int, default=16, help="jobs in the sweep, a multiple of 4")
+    parser.add_argument("--points", type=int, nargs="+", default=[16], help="jobs, multiples of 4")
     parser.add_argument("--epochs", type=int, default=50, help="epochs of each, with --model mlp")
     parser.add_argument("--steps", type=int, default=40, help="steps of each, with any other")
-    parser.add_argument("--rounds", type=int, default=3, help="turns for each command")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; 1 beyond 16 points")
     parser.add_argument(
         "--members", type=int, default=64, help="runs at once, in the loop; 0: leave out"
     )
     parser.add_argument("--without", nargs="*", default=[], help="contenders to leave out")
-    parser.add_argument("--json", type=Path, help="file to write the figures into")
-    options = parser.parse_args()
-    commands = contenders(options)
-    entries = [Entry(name, command) for name, command in commands.items()]
-    interleave(entries, options.rounds)
-    each = f"{options.epochs} epochs" if options.model == "mlp" else f"{options.steps} steps"
-    seconds = {entry.name: entry.seconds for entry in entries}
-    rows = []
-    for entry in entries:
-        if not entry.seconds:
-            rows.append([entry.name, entry.missing or entry.crash, "", ""])
-            continue
-        ratio = median_ratio(entry.seconds, seconds.get("vectorized", []))
-        processor = spread(commands[entry.name].processor, ".1f")
-        compared = "" if ratio is None else f"{ratio:.2f}x"
-        rows.append([entry.name, spread(entry.seconds, ".1f"), compared, processor])
-    header = [f"{options.points} x {each}", "s", "/ vectorized", "processor s"]
-    print(table(header, rows))
-    figures: dict = {"seconds": seconds, "bars": {}}
-    if "vectorized" in seconds:
-        bars = judged(options, seconds)
-        print("\n" + table(["bar", "wanted", "measured", ""], [bar.row(value) for bar, value in bars]))
-        figures["bars"] = {bar.label: bar.figures(value) for bar, value in bars}
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return int(any(entry.crash for entry in entries))
+    parser.add_argument("--all", action="store_true", help="run every command at every size")
+    o = parser.parse_args()
+    if o.model == "mlp":
+        return shown(measure(o.points, o.epochs, o.rounds, o.members, o.all, o.without))
+    return shown([whole(o.model, o.points, o.steps, o.rounds, o.all, o.without)])
 
 
 if __name__ == "__main__":

@@ -253,8 +253,8 @@ class Trainer:
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
-        finite = all(torch.isfinite(parameter).all() for parameter in self.parameters)
-        if (folder := self.record.folder) is not None and finite:  # or good ones would have to go
+        folder, finite = self.record.folder, (torch.isfinite(p).all() for p in self.parameters)
+        if folder is not None and all(finite):  # or good ones would have to go
             self.checkpoints.save(folder, self.step, self.state_dict(), self.record.score)
 
     def _close(self, steps: int, seconds: float, failure: BaseException | None = None) -> dict[str, Any]:
