@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.lightning_sweep import LIGHTNING
 from benchmarks.tables import Part, shown
 from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread
 
@@ -54,64 +56,6 @@ LAUNCHERS = {
     "joblib": ["hydra/launcher=parallel"],
 }
 MOST = {"processes": 64, "basic": 64, "joblib": 64, "lightning": 16}  # points, unless all are asked for
-LIGHTNING = """\
-import logging
-import warnings
-
-import hydra
-import lightning.pytorch as pl
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-warnings.simplefilter("ignore")
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-
-class Module(pl.LightningModule):
-    def __init__(self, lr):
-        super().__init__()
-        self.lr = lr
-        self.model = nn.Sequential(
-            nn.Linear(10, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 1)
-        )
-
-    def training_step(self, batch, index):
-        loss = nn.functional.mse_loss(self.model(batch[0]), batch[1])
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch, index):
-        self.log("val_loss", nn.functional.mse_loss(self.model(batch[0]), batch[1]))
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
-
-def loader(rows, shuffle):
-    return DataLoader(TensorDataset(torch.randn(rows, 10), torch.randn(rows, 1)), 32, shuffle=shuffle)
-
-
-@hydra.main(version_base="1.3", config_path=".", config_name="config")
-def main(config):
-    pl.seed_everything(0, verbose=False)
-    folder = hydra.core.hydra_config.HydraConfig.get().runtime.output_dir
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=config.epochs,
-        gradient_clip_val=config.max_norm,
-        logger=TensorBoardLogger(folder),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Module(config.lr), loader(1000, True), loader(200, False))
-    return float(trainer.callback_metrics["val_loss"])
-
-
-main()
-"""
 
 
 def swept(points: int) -> tuple[str, str]:
@@ -269,6 +213,20 @@ def whole(
     return Part(title, header, list(rows.values()), bars, crashed)
 
 
+def in_loop(members: int, rounds: int, steps: int = 300) -> Part:
+    """Model-steps/s of so many runs as one, and of one alone."""
+    torch.set_num_threads(1)
+    entries = [Entry("one", alone, steps), Entry(f"{members} as one", partial(together, members), steps)]
+    interleave(entries, rounds)
+    rates = [entries[0].rates, [members * rate for rate in entries[1].rates]]
+    pairs = zip(entries, rates, strict=True)
+    rows = [[e.name, spread(each, ".0f") if each else e.absent] for e, each in pairs]
+    bar = Bar(f"{members} as one / one", IN_LOOP)
+    crashed = any(entry.crash for entry in entries)
+    header = ("runs", "model-steps/s")
+    return Part("In the loop", header, rows, [bar.row(median_ratio(rates[1], rates[0]))], crashed)
+
+
 def measure(
     sizes: Sequence[int],
     epochs: int = 50,
@@ -291,9 +249,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=50, help="epochs of each, with --model mlp")
     parser.add_argument("--steps", type=int, default=40, help="steps of each, with any other")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; 1 beyond 16 points")
-    parser.add_argument(
-        "--members", type=int, default=64, help="runs at once, in the loop; 0: leave out"
-    )
+    parser.add_argument("--members", type=int, default=64, help="members in the loop; 0: none")
     parser.add_argument("--without", nargs="*", default=[], help="contenders to leave out")
     parser.add_argument("--all", action="store_true", help="run every command at every size")
     o = parser.parse_args()
