@@ -87,6 +87,7 @@ LINES = {
     "clip.max_norm=${nope}": "Interpolation key 'nope' not found",
     "clip.max_norm=${clip.max_norm}": "Recursive interpolation detected",
     "-m hydra.launcher.strategy=fast seed=1,2": "hydra.launcher.strategy must be one of auto, stacked,",
+    "-m hydra/sweeper=search hydra.launcher.strategy=fast": "hydra.launcher.strategy must be one of",
     "-m clip.max_norm=1,-1": f"clip.max_norm must be > 0, got -1; {NO_CLIP}",
     "-m clip.max_norm=range(0)": "the sweep is empty",
     "-m seed=1,1": "the sweep holds the same job twice",

@@ -72,6 +72,11 @@ def base(fitting: str) -> Composed:
     return composed(command)[0]
 
 
+@cache
+def node(group: str, option: str) -> Any:
+    return OmegaConf.merge(OmegaConf.load(OPTIONS[group][option]), LIVELY.get(option, {}))
+
+
 def made(member: Member, limits: dict[str, Any], shared: dict[Any, Any]) -> Run:
     """A run that is ready to fit.
 
@@ -85,8 +90,7 @@ def made(member: Member, limits: dict[str, Any], shared: dict[Any, Any]) -> Run:
     config, choices = copy.deepcopy(whole.config), {**whole.choices, **options}
     for group, option in options.items():
         if group != "model":
-            node = OmegaConf.load(OPTIONS[group][option])
-            config[group] = OmegaConf.merge(node, LIVELY.get(option, {}))
+            config[group] = node(group, option)
     config.seed = seed
     config.trainer.update(limits)
     config.optimizer.lr = 1e-3 * scale

@@ -38,8 +38,8 @@ class Refusals:
     """Keeps what a step was made of, for some of those that the guard refused.
 
     That is its batches, the states of torch's generators and the loss scale before it, the model and the
-    loss with their buffers, and the guard, by whose limits it was refused. Of refused steps in a row only
-    the first is kept, whose state the others share. All but the last place are taken by the first that
+    loss with their buffers, and the guard, by whose limits it was refused. Of refused steps in a row the
+    first alone is kept, whose state the others share. All but the last place are taken by the first that
     come; the last is that of the latest, which waits in memory and is written when the run ends. A file
     has the form of a checkpoint and is read as one.
 
