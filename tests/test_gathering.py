@@ -184,7 +184,7 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(
     command: Command, tmp_path: Path, launcher: str
 ) -> None:
     """Jobs that outlive their sweep are left to end; none is run twice."""
-    arguments = ["-m", *SMALL, "trainer.max_steps=1500", "trainer.log_every=100", "seed=0,1,2,3"]
+    arguments = ["-m", *SMALL, "trainer.max_steps=600", "trainer.log_every=100", "seed=0,1"]
     arguments += ["checkpoint.every_steps=100"]
     with started(tmp_path, *arguments, f"hydra/launcher={launcher}") as sweep:
         while not list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/*.ckpt")):
@@ -200,9 +200,9 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(
         outcome = command(*arguments, "hydra/launcher=basic", "resume=auto")
         assert outcome.code == 0 or "is in use by process" in outcome.out
         assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    assert statuses(tmp_path) == ["completed"] * 4
+    assert statuses(tmp_path) == ["completed"] * 2
     assert command(*arguments, "hydra/launcher=basic", "hydra.sweep.dir=whole").code == 0
-    for job in "0123":
+    for job in "01":
         records = [(path / job / "metrics.jsonl").read_bytes() for path in (folder, Path("whole"))]
         assert records[0] == records[1]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from commands import Composed, composed
 from conftest import ROOT
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from test_ensemble import assert_equal
@@ -188,4 +188,8 @@ def test_every_option_that_they_share(
 )
 def test_any_mixture_of_options(drawn: list[Member]) -> None:
     members = [({**own, **NEEDS.get(own["clip"], {})}, scale, seed) for own, scale, seed in drawn]
-    assert compare(members, 1e-9, precision="fp64", max_steps=200) == ""
+    try:
+        reason = compare(members, 1e-9, precision="fp64", max_steps=200)
+    except BadInput:  # parts that no run can have together
+        reject()
+    assert reason == ""
