@@ -154,10 +154,9 @@ PLUGINS = [
     pytest.param("parallel", marks=needs("joblib", "hydra_joblib_launcher")),
     pytest.param("submitit", marks=needs("submitit", "hydra_submitit_launcher")),
 ]
-RAY = pytest.param("on_ray", marks=needs("ray", "hydra_ray_launcher"))
 
 
-@pytest.mark.parametrize("launcher", [*PLUGINS, RAY])
+@pytest.mark.parametrize("launcher", PLUGINS)
 def test_a_job_that_raises_or_is_killed_elsewhere_is_named_and_tried_again(
     command: Command, tmp_path: Path, launcher: str
 ) -> None:
@@ -205,6 +204,13 @@ def test_the_same_command_finishes_a_sweep_that_was_killed(
     for job in "01":
         records = [(path / job / "metrics.jsonl").read_bytes() for path in (folder, Path("whole"))]
         assert records[0] == records[1]
+
+
+@needs("ray", "hydra_ray_launcher")
+def test_jobs_run_in_processes_of_ray(tmp_path: Path) -> None:
+    done = typed(tmp_path, "-m", *SMALL, "seed=0", "hydra/launcher=on_ray")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path) == ["completed"]
 
 
 @needs("optuna", "hydra_optuna_sweeper")
