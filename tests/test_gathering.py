@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,16 +126,23 @@ def statuses(folder: Path) -> list[str]:
     return [job["status"] for job in json.loads(sweep.read_text())["jobs"]]
 
 
-def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A command line of its own: plugins start processes, and warn."""
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
+
+
+def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What such a command came to."""
+    with started(folder, *arguments) as process:
+        out, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
 
 def needs(extra: str, module: str) -> pytest.MarkDecorator:
@@ -168,6 +176,41 @@ def test_a_job_that_raises_or_is_killed_elsewhere_is_named_and_tried_again(
     assert finished.code == 0
     assert finished.out.count("done before, and kept") == 1
     assert statuses(tmp_path) == ["completed"] * 3
+
+
+@pytest.mark.parametrize("launcher", PLUGINS)
+def test_the_same_command_finishes_a_sweep_that_was_killed(
+    command: Command, tmp_path: Path, launcher: str
+) -> None:
+    """Jobs that outlive their sweep are left to end; none is run twice."""
+    arguments = ["-m", *SMALL, "trainer.max_steps=600", "trainer.log_every=100", "seed=0,1"]
+    arguments += ["checkpoint.every_steps=100"]
+    with started(tmp_path, *arguments, f"hydra/launcher={launcher}") as sweep:
+        while not list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/*.ckpt")):
+            assert sweep.poll() is None
+            time.sleep(0.01)
+        sweep.kill()
+    (folder,) = tmp_path.glob("outputs/sweeps/*")
+    assert not (folder / "sweep.json").exists()
+    outcome, deadline = None, time.monotonic() + 120
+    while outcome is None or outcome.code:
+        assert time.monotonic() < deadline
+        done = {path: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
+        outcome = command(*arguments, "hydra/launcher=basic", "resume=auto")
+        assert outcome.code == 0 or "is in use by process" in outcome.out
+        assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+    assert statuses(tmp_path) == ["completed"] * 2
+    assert command(*arguments, "hydra/launcher=basic", "hydra.sweep.dir=whole").code == 0
+    for job in "01":
+        records = [(path / job / "metrics.jsonl").read_bytes() for path in (folder, Path("whole"))]
+        assert records[0] == records[1]
+
+
+@needs("ray", "hydra_ray_launcher")
+def test_jobs_run_in_processes_of_ray(tmp_path: Path) -> None:
+    done = typed(tmp_path, "-m", *SMALL, "seed=0", "hydra/launcher=on_ray")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path) == ["completed"]
 
 
 @needs("optuna", "hydra_optuna_sweeper")

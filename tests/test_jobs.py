@@ -67,8 +67,15 @@ def jobs() -> dict[str, Any]:
     return {job["job"]: job for job in listed}
 
 
-def test_a_job_that_fails_is_named_and_the_others_finish(command: Command, failing: list[str]) -> None:
-    outcome = command(*failing, "loss.kind=null,raise,exit,memory", "seed=0,1")
+LAUNCHERS = ["vectorized", pytest.param("basic", marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_job_that_fails_is_named_and_the_others_finish(
+    command: Command, failing: list[str], launcher: str
+) -> None:
+    swept = ["loss.kind=null,raise,exit,memory", "seed=0,1"]
+    outcome = command(*failing, *swept, f"hydra/launcher={launcher}")
     assert outcome.code == 1
     assert [job["status"] for job in jobs().values()] == ["completed"] * 2 + ["failed"] * 6
     reasons = ["RuntimeError: the sensor was off", "it called sys.exit(None)", "MemoryError: no room"]
@@ -91,9 +98,14 @@ def test_failed_jobs_are_tried_again_and_the_others_kept(command: Command, faili
     assert (sweep_folder() / "0" / "summary.json").stat().st_mtime_ns == kept
 
 
-def test_the_same_command_finishes_a_sweep_that_was_killed(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_same_command_finishes_a_sweep_that_was_killed(
+    command: Command, tmp_path: Path, launcher: str
+) -> None:
     arguments = ["-m", *RUN, *SAVES, "trainer.max_steps=150", "clip.max_norm=0.1,10"]
-    arguments += ["hydra.launcher.strategy=alone"]  # or the first would not be through
+    arguments += [f"hydra/launcher={launcher}"]
+    if launcher == "vectorized":  # or the first would not be through
+        arguments += ["hydra.launcher.strategy=alone"]
     assert command(*arguments).code == 0
     whole = sweep_folder().rename("whole")
     shutil.rmtree("outputs")

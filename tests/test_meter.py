@@ -241,3 +241,11 @@ def test_a_history_that_is_saved_and_restored_goes_on_as_if_nothing_had_been(
     second.extend(rows(norms[cut:], factor=0.9))
     assert second.state_dict() == whole.state_dict()
     assert state == checkpoint.load(tmp_path / "a.ckpt")
+
+
+def test_a_norm_that_differs_by_rounding_alone_is_not_a_clipped_step() -> None:
+    """As AdaGC's does, which sums up the norms of the tensors where it is measured over the entries."""
+    history = NormHistory()
+    rows = np.array([[0.0, 1.0, norm, after, 0.0] for norm, after in [(1.0, 1 - 1e-7), (1.0, 0.999)]])
+    history.extend(rows)
+    assert history.clipped == 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainer import checkpoint
 from trainer.data.tensors import TensorData
-from trainer.guard import Skip
+from trainer.guard import Off, Skip
 from trainer.loop import Trainer
 from trainer.refusals import Refusals, refused_steps
 
@@ -73,6 +73,35 @@ def test_of_refused_steps_in_a_row_only_the_first_is_kept(tmp_path: Path) -> Non
 def test_none_is_kept_where_none_is_wanted_or_fits(tmp_path: Path, refusals: Refusals) -> None:
     assert trained(tmp_path, (0,), refusals).guard.skipped
     assert not (tmp_path / "refused").exists()
+
+
+def test_nothing_is_copied_where_nothing_can_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copying(*arguments: Any) -> list[Tensor]:
+        raise AssertionError("the generators are copied")
+
+    monkeypatch.setattr("trainer.refusals._generators", copying)
+    assert trained(tmp_path, (), guard=Off()).step == 48
+    with pytest.raises(AssertionError, match="generators"):
+        trained(tmp_path / "guarded", ())
+
+
+def test_the_loss_scale_before_the_step_is_kept_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales, begin = {}, Refusals.begin
+
+    def noting(refusals: Refusals, batches: Any, step: int, *place: int) -> None:
+        assert refusals.scaler is not None
+        scales[step] = refusals.scaler.scale.item()
+        begin(refusals, batches, step, *place)
+
+    monkeypatch.setattr(Refusals, "begin", noting)
+    trained(tmp_path, (0,), precision="fp16", max_epochs=2)
+    assert kept(tmp_path)
+    for refusal in kept(tmp_path):
+        assert refusal["scale"] == scales[refusal["step"]]
 
 
 def test_a_run_without_refusals_leaves_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import doctest
 import json
 from typing import Any
 
+import pytest
 import torch
 from conftest import SMALL, Outcome
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from models.rnn import RNN
 from trainer.data.tensors import Batch
 from trainer.diagnostics.replay import replay
 from trainer.guard import Skip
+from trainer.precision import Precision
+from trainer.scaler import Scaler
 
 
 class Root(torch.autograd.Function):
@@ -145,6 +148,21 @@ def test_texts_and_recurrent_layers_can_be_replayed() -> None:
     bad, *others = [[(batch, batch)] for batch in tokens]
     verdict = replay(RNN((5,), (7, 5), width=4), loss, bad, others)
     assert (verdict.kind, verdict.samples) == ("data", [2])
+
+
+def test_gradients_too_small_for_float16_are_scaled_as_in_the_run() -> None:
+    """Their norm without the scale is what float16 leaves of them: nothing."""
+    model, (batch,) = nn.Linear(3, 1), steps(1)
+    cpu = torch.device("cpu")
+    small = lambda p, t: 1e-9 * nn.functional.mse_loss(p, t)  # noqa: E731
+    half, refuses = Precision("fp16", cpu), lambda *values: True
+    found = [
+        replay(model, small, batch, refuses=refuses, precision=half, scaler=scaler)
+        for scaler in (None, Scaler(cpu))
+    ]
+    whole = replay(model, small, batch, refuses=refuses)
+    assert found[0].norm == 0
+    assert found[1].norm == pytest.approx(whole.norm, rel=0.01)
 
 
 def test_from_the_command_line(command: Any) -> None:

@@ -159,16 +159,16 @@ class Preflight(Callback):
         check_started(config, sweeping=True)
         for kept in (_finished, _ready, _ended, _planned, _sweep):
             kept.clear()
+        keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
+        if keeps and (chosen := config.hydra.launcher.strategy) not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise BadInput(f"hydra.launcher.strategy must be one of {known}, got {chosen!r}")
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):  # it decides as it goes
             _begin_search(config)
             return
         shared: dict[str, Any] = {}
         loader: Any = GlobalHydra.instance().config_loader()
         loader.load_sweep_config = Composing(loader.load_sweep_config)
-        keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
-        if keeps and (chosen := config.hydra.launcher.strategy) not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise BadInput(f"hydra.launcher.strategy must be one of {known}, got {chosen!r}")
         if keeps and can_fork():
             own_threads()
         room = MOST_BYTES
@@ -249,9 +249,18 @@ def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
     if number > MOST_JOBS:
         raise BadInput(f"the sweep must have at most {MOST_JOBS} jobs, got {number} or more; split it")
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    if len({tuple(job) for job in jobs}) < len(jobs):
+    if len({tuple(map(_setting, job)) for job in jobs}) < len(jobs):
         raise BadInput("the sweep holds the same job twice: list every value once")
     return [list(job) for job in jobs]
+
+
+def _setting(override: str) -> tuple[str, float | str]:
+    """Key and value, 1e-3 the same as 0.001."""
+    key, _, text = override.partition("=")
+    try:
+        return key, float(text)
+    except ValueError:
+        return key, text
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

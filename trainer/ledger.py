@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.clipping import Clipped
@@ -46,6 +47,16 @@ class Ledger:
         self.optimizer, self.refusals, self.scaler = optimizer, refusals, scaler
         self.overflow: Tensor | bool = False
         self.meter, self.norms = Meter(), NormHistory()
+
+    def open(self, folder: Path | None, modules: Mapping[str, nn.Module]) -> None:
+        """Before the first step.
+
+        Args:
+            folder: the run folder, for refused steps; None keeps none.
+            modules: model and loss, by name.
+        """
+        self.refusals.open(folder, modules, self.guard, self.scaler)
+        self.snapshots.begin(self.guard.snapshot_every)
 
     def judge(self, loss: Tensor, norm: Tensor, buffers: Tensor | None) -> Tensor | bool:
         """Whether the step must not happen, because it overflowed or because the guard says so: a bool,

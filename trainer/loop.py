@@ -160,13 +160,12 @@ class Trainer:
         folder, views = (folder, views) if self.processes.leads else (None, ())
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
         self.record.open(data, folder, views, self.step)
-        self.refusals.open(folder, self.modules, self.guard)
         began, first = time.perf_counter(), self.step
         seed_first(self.seed, self.step)
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
-            self.snapshots.begin(self.guard.snapshot_every)
+            self.ledger.open(folder, self.modules)
             with self.processes.watching(), StopSignals() as signals:
                 self.gradients.share(self.processes, self.step)
                 for batches in self._steps(data, horizon.steps):

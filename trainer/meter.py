@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.clipping import Clipped, known_to_host
+from trainer.clipping.norms import SLACK
 from trainer.spikes import SpikeScore
 
 Rows = NDArray[np.float64]
@@ -129,8 +130,8 @@ def accepted(rows: Rows) -> Rows:
 
 
 def clipped(rows: Rows) -> NDArray[np.bool_]:
-    """For each row, whether the clip changed the gradient."""
-    return rows[:, 3] < rows[:, 2]
+    """For each row, whether the clip changed the gradient, by more than rounding."""
+    return rows[:, 3] * SLACK < rows[:, 2]
 
 
 class NormHistory:

@@ -17,7 +17,8 @@ from trainer import checks
 from trainer.checkpoint import save
 from trainer.data.parts import whole
 from trainer.data.tensors import Batch, each
-from trainer.guard import Guard
+from trainer.guard import Guard, Off
+from trainer.scaler import Scaler
 from trainer.snapshot import size_of
 
 NAME = re.compile(r"step-(\d{8,})\.pt")
@@ -30,16 +31,17 @@ class Pending:
     batches: Sequence[Batch]
     place: dict[str, int]
     generators: list[Tensor]
+    scale: Tensor | None
 
 
 class Refusals:
     """Keeps what a step was made of, for some of those that the guard refused.
 
-    That is its batches, the states of torch's generators before it, the model and the loss with their
-    buffers, and the guard, by whose limits it was refused. Of refused steps in a row only the first is
-    kept, whose state the others share. All but the last place are taken by the first that come; the last
-    is that of the latest, which waits in memory and is written when the run ends. A file has the form of
-    a checkpoint and is read as one.
+    That is its batches, the states of torch's generators and the loss scale before it, the model and the
+    loss with their buffers, and the guard, by whose limits it was refused. Of refused steps in a row the
+    first alone is kept, whose state the others share. All but the last place are taken by the first that
+    come; the last is that of the latest, which waits in memory and is written when the run ends. A file
+    has the form of a checkpoint and is read as one.
 
     Args:
         keep: how many files at most; 0 keeps none.
@@ -55,26 +57,36 @@ class Refusals:
         self.folder: Path | None = None
         self.modules: Mapping[str, nn.Module] = {}
         self.guard: Guard | None = None
+        self.scaler: Scaler | None = None
         self.pending: deque[Pending] = deque()
         self.latest: dict[str, Any] | None = None
 
-    def open(self, folder: Path | None, modules: Mapping[str, nn.Module], guard: Guard) -> None:
+    def open(
+        self,
+        folder: Path | None,
+        modules: Mapping[str, nn.Module],
+        guard: Guard,
+        scaler: Scaler | None = None,
+    ) -> None:
         """Before the first step.
 
         Args:
             folder: the run folder; without one nothing is kept.
             modules: model and loss, by name.
             guard: which refuses.
+            scaler: of the loss; None for none.
         """
-        self.folder = folder / "refused" if folder is not None and self.keep else None
-        self.modules, self.guard = modules, guard
+        wanted = self.keep and not isinstance(guard, Off)
+        self.folder = folder / "refused" if folder is not None and wanted else None
+        self.modules, self.guard, self.scaler = modules, guard, scaler
         self.forget()
 
     def begin(self, batches: Sequence[Batch], step: int, epoch: int, batch: int) -> None:
-        """Before the forward pass of a step; copies the generators, the rest is still there later."""
+        """Before the forward pass of a step; copies what changes; the rest is there later."""
         if self.folder is not None:
             place = {"step": step, "epoch": epoch, "batch": batch}
-            self.pending.append(Pending(batches, place, _generators(batches)))
+            scale = None if self.scaler is None else self.scaler.scale.clone()
+            self.pending.append(Pending(batches, place, _generators(batches), scale))
 
     def settle(self, loss: float, norm: float, refused: bool, buffers: float) -> None:
         """The verdict on the oldest step that has none, before the guard counts it.
@@ -95,6 +107,7 @@ class Refusals:
             "generators": step.generators,
             "modules": {name: _plain(module.state_dict()) for name, module in self.modules.items()},
             "guard": self.guard.state_dict(),
+            "scale": None if step.scale is None else step.scale.item(),
         }
         if size_of(refusal) > self.budget:
             return

@@ -102,13 +102,8 @@ def check_resume(
     no ``state_dict`` is not by chance what it was.
 
     Args:
-        model: takes the batch's inputs.
-        loss: ``(predictions, targets)`` to a scalar, or to ``(scalar, {term: scalar})``.
-        optimizer: over their parameters.
-        batch: a few samples, (inputs, targets).
-        clip: a mode of `trainer.clipping`, bound if it wants to be; None for none.
+        model, loss, optimizer, batch, clip, precision: as for `check_determinism`.
         scheduler: moved after each step if it goes by steps; None for none.
-        precision: "fp32", or "bf16" or "fp16" for autocast.
 
     Returns:
         The check; its figure is the largest difference. Nothing has changed.

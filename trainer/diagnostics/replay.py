@@ -19,6 +19,7 @@ from trainer.diagnostics.layers import by_prefix
 from trainer.evaluation import Loss, split_loss
 from trainer.gradients import Gradients
 from trainer.precision import Precision
+from trainer.scaler import Scaler
 from trainer.snapshot import copied
 from trainer.wording import count, number
 
@@ -73,6 +74,7 @@ def replay(
     refuses: Judge = not_finite,
     norm_type: float = 2.0,
     precision: Precision | None = None,
+    scaler: Scaler | None = None,
 ) -> Verdict:
     """Takes a step again, short of committing it, and says what it is to be put down to.
 
@@ -89,6 +91,7 @@ def replay(
         refuses: ``(loss, gradient norm, largest buffer) -> bool``, what is held against a step.
         norm_type: of the gradient norm.
         precision: of the forward pass; None is that of the model.
+        scaler: of the way back, as it was before the step; None for none.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1))
@@ -99,7 +102,7 @@ def replay(
         ('data', [1], 'linear in 0 (Linear) was given NaN, which came in with the batch')
     """
     precision = precision or Precision("fp32", torch.device("cpu"))
-    bench = _Bench(model, loss, refuses, norm_type, precision)
+    bench = _Bench(model, loss, refuses, norm_type, precision, scaler)
     value, norm, bad, anomaly = bench.attempt(batches)
     if not bad:
         return Verdict(NEITHER, value, norm, lines=[_figures(value, norm), IN_ORDER])
@@ -129,13 +132,20 @@ class _Bench:
     """Model and loss, to take steps with that leave no trace but ``.grad``."""
 
     def __init__(
-        self, model: nn.Module, loss: Loss, refuses: Judge, norm_type: float, precision: Precision
+        self,
+        model: nn.Module,
+        loss: Loss,
+        refuses: Judge,
+        norm_type: float,
+        precision: Precision,
+        scaler: Scaler | None,
     ) -> None:
         self.model, self.loss, self.refuses, self.norm_type = model, loss, refuses, norm_type
         self.precision = precision
         self.parts = by_prefix(model, loss)
         self.trained = [p for part in self.parts.values() for p in part.parameters() if p.requires_grad]
-        self.gradients = Gradients(model, loss, self.trained, precision)
+        self.scaler = scaler
+        self.gradients = Gradients(model, loss, self.trained, precision, scaler=scaler)
 
     def attempt(self, batches: Sequence[Batch]) -> tuple[float, float, bool, Anomaly | None]:
         """Loss, gradient norm, whether the step is refused, and where a NaN or inf comes from."""
@@ -167,8 +177,12 @@ class _Bench:
                         faulty[len(norms)] = "input" if not one[0].isfinite().all() else "target"
                     with self.precision.autocast():
                         loss, _ = split_loss(self.loss(self.model(one[0]), one[1]))
-                    found = torch.autograd.grad(loss, self.trained, allow_unused=True)
-                    norms.append(total_norm([g for g in found if g is not None]))
+                    scaled = loss if self.scaler is None else self.scaler.up(loss)
+                    every = torch.autograd.grad(scaled, self.trained, allow_unused=True)
+                    found = [gradient for gradient in every if gradient is not None]
+                    if self.scaler is not None:
+                        self.scaler.down(found)
+                    norms.append(total_norm(found))
                     losses.append(loss.detach())
         norm, loss = torch.stack(norms).double().cpu(), torch.stack(losses).double().cpu()
         bad = ~(norm.isfinite() & loss.isfinite())

@@ -121,7 +121,7 @@ class Stack:
         """The largest absolute entry of each member's buffers, (K,); None without any."""
         if not self.watched:
             return None
-        parts = [torch.linalg.vector_norm(b.flatten(1), torch.inf, dim=1) for b in self.watched]
+        parts = [torch.linalg.vector_norm(b.reshape(len(b), -1), torch.inf, dim=1) for b in self.watched]
         return torch.stack(parts).amax(0)
 
     def release(self, member: int) -> None:

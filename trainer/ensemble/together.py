@@ -82,8 +82,7 @@ class Together:
         for run in self.going.values():
             trainer = run.trainer
             trainer.record.open(run.data, run.folder, run.views, trainer.step)
-            trainer.refusals.open(run.folder, trainer.modules, trainer.guard)
-            trainer.snapshots.begin(trainer.guard.snapshot_every)
+            trainer.ledger.open(run.folder, trainer.modules)
         seeds = {run.trainer.seed for run in self.going.values()}
         self.shares_generators = len(seeds) == 1
         seed_everything(self._head.seed)

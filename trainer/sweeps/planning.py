@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer import checks
 from trainer.ensemble import Run, chunked, grouped, paces, side_by_side
 from trainer.sweeps.jointly import Tried
 from trainer.sweeps.workers import Workers, can_fork, cores, own_threads
@@ -57,7 +56,6 @@ def planned(numbers: Sequence[int], ready: Mapping[int, tuple[Job, Path]], strat
         ready: those that can be trained with others, and their folders.
         strategy: see `trainer.sweeps.crew.Crew`.
     """
-    checks.choice("hydra.launcher.strategy", strategy, STRATEGIES)
     runs = {n: Run(job.trainer, job.data, folder) for n, (job, folder) in ready.items()}
     plan = Plan(cores() if can_fork() else 1)
     if runs:

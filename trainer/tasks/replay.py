@@ -84,6 +84,8 @@ def _replayed(job: Job, refusal: dict[str, Any], initial: dict[str, Any]) -> Ver
     torch.set_rng_state(generators[0])
     if device.type == "cuda" and len(generators) > 1:
         torch.cuda.set_rng_state(generators[1], device)
+    if trainer.scaler is not None and refusal.get("scale"):
+        trainer.scaler.scale.fill_(refusal["scale"])
     return replay(
         trainer.model,
         trainer.loss,
@@ -93,6 +95,7 @@ def _replayed(job: Job, refusal: dict[str, Any], initial: dict[str, Any]) -> Ver
         trainer.guard.judge,
         trainer.clip.norm_type,
         trainer.precision,
+        trainer.scaler,
     )
 
 
