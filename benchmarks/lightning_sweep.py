@@ -1,4 +1,4 @@
-"""The script of the usual kind that our sweeps are measured against: Hydra's -m over Lightning's Trainer."""
+"""The usual script that our sweeps are measured against: Hydra's -m over Lightning's Trainer."""
 
 LIGHTNING = """\
 import logging
