@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import omegaconf._utils
 import pytest
@@ -28,7 +28,7 @@ class Remembering:
     """OmegaConf's loader, which parses no text twice: each command reads two dozen files of ``conf/``,
     in Python, and that would be a tenth of the time that all tests take."""
 
-    known: dict[str, Any] = {}
+    known: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, stream: str | TextIO) -> None:
         self.stream = stream
