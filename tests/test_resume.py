@@ -294,4 +294,4 @@ def test_a_model_of_another_shape_is_refused(command: Command, whole: Path) -> N
     outcome = command("resume=other", "model.hidden=[7]", "resume_allow=[model.hidden]")
     assert outcome.code == 2
     assert "does not fit these parts" in outcome.err
-    assert "size mismatch" in outcome.err
+    assert "layers.0.weight of model has shape (50, 10), here (7, 10)" in outcome.err

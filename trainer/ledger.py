@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainer.clipping import Clipped
+from trainer.computing import follow_layout
 from trainer.guard import Guard
 from trainer.meter import Meter, NormHistory
 from trainer.refusals import Refusals
@@ -134,6 +135,7 @@ class Ledger:
             return Ending("diverged", reason)
         with self.schedule.unmoved():
             self.snapshots.restore()
+        follow_layout(self.optimizer)  # one resumed from a file may lie as it did there
         if self.guard.reset_momentum:
             self.optimizer.state.clear()
         return None
