@@ -108,6 +108,30 @@ def test_a_disk_too_full_for_the_last_checkpoint_still_gets_a_summary(tmp_path: 
     assert run.record.file is None
 
 
+@pytest.mark.parametrize("room", [0, 100, 250])
+def test_a_disk_too_full_for_the_record_is_told_by_the_file_and_what_to_type(
+    tmp_path: Path, room: int
+) -> None:
+    model = net()
+    run = Trainer(model, nn.MSELoss(), sgd(model), max_epochs=1, log_every=1)
+    told = (
+        rf"{tmp_path}/metrics.jsonl could not be written: File too large. Make room .*resume={tmp_path}$"
+    )
+    with file_limit(room), pytest.raises(OSError, match=told):
+        run.fit(data(), tmp_path)
+    assert run.record.file is None
+
+
+def test_of_a_disk_that_fills_up_the_first_failure_is_told(tmp_path: Path) -> None:
+    model = net(nn.Linear(4, 400), nn.Linear(400, 4))
+    saves = Checkpoints(every_steps=1, every_seconds=None)
+    slow = torch.optim.SGD(model.parameters(), lr=1e-3)
+    run = Trainer(model, nn.MSELoss(), slow, checkpoints=saves, max_epochs=1, log_every=1000)
+    with file_limit(600), pytest.raises(OSError, match=r"step-00000001.ckpt could not be written"):
+        run.fit(data(), tmp_path)
+    assert not (tmp_path / "summary.json").exists()  # there was no room for it either
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_norm_beyond_float32_is_clipped_and_not_zeroed(fused: bool) -> None:
     parameter = nn.Parameter(torch.zeros(10_000))

@@ -180,8 +180,7 @@ class Trainer:
             self.ending = Ending("failed", str(found))
         except BaseException as error:
             self.ending = Ending.by_error(error)  # in the middle of a step: that state is not kept
-            self._close(self.step - first, time.perf_counter() - began, save=False)
-            raise
+            return self._close(self.step - first, time.perf_counter() - began, error)
         return self._close(self.step - first, time.perf_counter() - began)
 
     def _steps(self, data: Data, last: int) -> Iterator[list[Batch]]:
@@ -259,14 +258,14 @@ class Trainer:
         if (folder := self.record.folder) is not None and finite:  # or good ones would have to go
             self.checkpoints.save(folder, self.step, self.state_dict(), self.record.score)
 
-    def _close(self, steps: int, seconds: float, save: bool = True) -> dict[str, Any]:
-        """Leaves the last checkpoint and the summary in the folder."""
-        failure, ending = None, self.ending or Ending("completed")
+    def _close(self, steps: int, seconds: float, failure: BaseException | None = None) -> dict[str, Any]:
+        """Leaves the last checkpoint and the summary in the folder; raises what went wrong first."""
+        ending = self.ending or Ending("completed")
         try:
-            if save:
+            if failure is None:
                 self._save()
-        except OSError as error:  # a full disk
-            failure, ending = error, Ending.by_error(error)
+        except OSError as full:
+            failure, ending = full, Ending.by_error(full)
         summary = {
             **ending.summary(self.step, self.epoch + (self.batch > 0), seconds, steps),
             **self.record.summary(diverged=ending.status == "diverged"),
@@ -274,9 +273,11 @@ class Trainer:
             "seed": self.seed,
         }
         self.refusals.close()
-        self.record.close(summary)
-        if failure is not None:
-            raise failure
+        try:
+            self.record.close(summary)
+        finally:
+            if failure is not None:  # and what went wrong after it is not told
+                raise failure
         return summary
 
     def state_dict(self) -> dict[str, Any]:
@@ -295,5 +296,4 @@ class Trainer:
 
     def _stateful(self) -> dict[str, Any]:
         """Every part that has a state, by name; ``forward`` is the model once more."""
-        named = ((name, part) for name, part in vars(self).items() if name != "forward")
-        return {name: part for name, part in named if hasattr(part, "state_dict")}
+        return {n: p for n, p in vars(self).items() if hasattr(p, "state_dict") and n != "forward"}

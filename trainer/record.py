@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -18,6 +19,22 @@ class View(Protocol):
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None: ...
     def note(self, line: str) -> None: ...
     def histograms(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None: ...
+
+
+class RecordNotWritten(OSError):
+    """The record could not be written; the message says which file, why, and what to do."""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises RecordNotWritten for what a disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordNotWritten(
+            f"{path} could not be written: {error.strerror}. Make room and continue with "
+            f"resume={path.parent}"
+        ) from error
 
 
 class Record:
@@ -60,13 +77,18 @@ class Record:
             self.file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
 
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """One line: ``{"step": …, "epoch": …, <tag>: <value>, …}``; non-finite values are null."""
+        """One line: ``{"step": …, "epoch": …, <tag>: <value>, …}``; non-finite values are null.
+
+        Raises:
+            RecordNotWritten: if the disk is full, say.
+        """
         for tag, value in values.items():
             self._remember(tag, value)
-        if self.file is not None:
+        if self.file is not None and self.folder is not None:
             line = {"step": step, "epoch": epoch, **finite(values)}
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
+            with _told(self.folder / "metrics.jsonl"):
+                self.file.write(json.dumps(line) + "\n")
+                self.file.flush()
         for view in self.views:
             view.scalars(step, epoch, values)
 
@@ -81,13 +103,21 @@ class Record:
             view.histograms(step, values)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Writes ``summary.json`` and closes, after the last line has reached the disk."""
-        if self.file is not None and self.folder is not None:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            self.file = None
-            write_summary(self.folder, summary)
+        """Writes ``summary.json`` and closes, after the last line has reached the disk.
+
+        Raises:
+            RecordNotWritten: if the disk is full, say; the summary is written if there is room for it.
+        """
+        if self.file is None or self.folder is None:
+            return
+        file, self.file = self.file, None
+        try:
+            with _told(self.folder / "metrics.jsonl"), file:
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with _told(self.folder / "summary.json"):
+                write_summary(self.folder, summary)
 
     @property
     def last(self) -> dict[str, float]:

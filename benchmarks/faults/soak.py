@@ -20,20 +20,32 @@ from trainer.tensorboard import TensorBoard
 EVERY = 500  # steps between two saves
 
 
-class Gauge:
-    """A view that notes what the process holds, at every logged step."""
+Held = tuple[int, int, int]
 
-    def __init__(self) -> None:
-        self.readings: list[tuple[int, int, int]] = []
+
+class Gauge:
+    """A view that notes what the process holds once it has settled, after a fifth of the run, and at the
+    last logged step; no more than that, or 10⁶ steps of notes would be what grows.
+
+    Args:
+        settled: the step from which on nothing may grow.
+    """
+
+    def __init__(self, settled: int) -> None:
+        self.settled = settled
+        self.early: Held | None = None
+        self.late: Held | None = None
 
     def open(self, data: Data) -> None:
         """There is nothing to prepare."""
 
     def scalars(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Resident bytes, open files, threads."""
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-        files = len(list(Path("/proc/self/fd").iterdir()))
-        self.readings.append((resident, files, threading.active_count()))
+        """Bytes of its own, open files, threads."""
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        own = int(status.partition("RssAnon:")[2].split()[0]) * 1024  # a file's pages come and go
+        self.late = own, len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+        if self.early is None and step >= self.settled:
+            self.early = self.late
 
     def note(self, line: str) -> None:
         """Nobody watches."""
@@ -48,7 +60,7 @@ class Gauge:
 def soak(folder: Path, rng: random.Random, steps: int) -> bool:
     """After a fifth of the run, memory grows by less than 1 %; files and threads not at all."""
     model = nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.Dropout(0.1), nn.Linear(32, 1))
-    gauge, board = Gauge(), TensorBoard(folder)
+    gauge, board = Gauge(steps // 5), TensorBoard(folder)
     Trainer(
         model,
         nn.MSELoss(),
@@ -60,5 +72,9 @@ def soak(folder: Path, rng: random.Random, steps: int) -> bool:
         seed=rng.randrange(100),
     ).fit(random_regression(), folder, [gauge, board])
     board.close()
-    early, late = gauge.readings[len(gauge.readings) // 5], gauge.readings[-1]
-    return late[0] < 1.01 * early[0] and late[1:] == early[1:]
+    if not (gauge.early and gauge.late):
+        return False
+    (memory, *early), (grown, *late) = gauge.early, gauge.late
+    if grown >= 1.01 * memory:
+        raise RuntimeError(f"memory grew from {memory / 2**20:.1f} to {grown / 2**20:.1f} MiB")
+    return early == late

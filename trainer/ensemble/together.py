@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -218,7 +219,8 @@ class Together:
         if self.going.pop(k, None):
             self._leave(k, run)
             run.trainer.ending = Ending.by_error(error)
-            run.trainer._close(run.trainer.step - self.first, self._seconds, save=False)
+            with suppress(type(error)):  # raised again, for those who have one run only
+                run.trainer._close(run.trainer.step - self.first, self._seconds, error)
         if run.error is not None:
             self.ended(run)
 
