@@ -28,11 +28,14 @@ class Composed:
     choices: dict[str, str]
 
     def prepare(self) -> Job:
-        """Builds and rehearses the parts of the job, without leaving a trace on the disk."""
+        """Builds and rehearses the parts of the job, without leaving a trace on the disk; of data that
+        is drawn, as little as will do."""
+        if self.config.data.get("samples", 0) > 4000:
+            self.config.data.samples = 4000
         return build.prepare(self.config, self.choices)
 
 
-def composed(command: str, extra: Sequence[str] = (), most: int = 4) -> list[Composed]:
+def composed(command: str, extra: Sequence[str] = (), most: int = 2) -> list[Composed]:
     """The jobs of a command: one, or of its sweep so many, the first, the last and some between.
 
     Args:

@@ -6,14 +6,55 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, TextIO
 
+import omegaconf._utils
 import pytest
 import torch
+import yaml
+from hydra._internal.hydra import Hydra
 
 import trainer.build  # noqa: F401  its import adds the folder one is in to where packages are looked for
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["data=random", "model=mlp", "loss=mse", "trainer.max_steps=8", "trainer.log_every=4"]
+
+
+LOADER = omegaconf._utils.get_yaml_loader()
+composed_mode = Hydra.get_mode
+
+
+class Remembering:
+    """OmegaConf's loader, which parses no text twice: each command reads two dozen files of ``conf/``,
+    in Python, and that would be a tenth of the time that all tests take."""
+
+    known: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, stream: str | TextIO) -> None:
+        self.stream = stream
+
+    def get_single_data(self) -> Any:
+        """What the text holds; whoever asks copies it into nodes of its own."""
+        text = self.stream if isinstance(self.stream, str) else self.stream.read()
+        if text not in self.known:
+            if not isinstance(self.stream, str):
+                self.stream.seek(0)  # its name is part of what is said of an error
+            self.known[text] = yaml.load(self.stream, Loader=LOADER)
+        return self.known[text]
+
+    def dispose(self) -> None:
+        """There is nothing to give back."""
+
+
+def mode(hydra: Hydra, config_name: str, overrides: list[str]) -> Any:
+    """Hydra composes every command twice, the first time only to see whether it sets ``hydra.mode``,
+    which in ``conf/`` the sweeps alone do."""
+    may = any(word.startswith(("sweep=", "+sweep=", "hydra.mode=")) for word in overrides)
+    return composed_mode(hydra, config_name, overrides) if may else None
+
+
+omegaconf._utils.get_yaml_loader = lambda: Remembering
+Hydra.get_mode = mode
 
 
 @dataclass(frozen=True)

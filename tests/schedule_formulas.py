@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -154,11 +155,13 @@ CHANGES: list[Numbers] = [
 ]
 
 
+@functools.cache
 def cases() -> list[Any]:
     """Every file with its own numbers, and with every change that is of its numbers alone."""
     found = []
+    known = {path: OmegaConf.load(path).keys() for path in PATHS}
     for path, (index, change) in itertools.product(PATHS, enumerate(CHANGES)):
-        if change.keys() <= OmegaConf.load(path).keys():
+        if change.keys() <= known[path]:
             numbers = {key: value for key, value in change.items() if key != "schedules"}
             found.append(pytest.param(path, change, id=f"{path.stem}-{index}-{numbers or 'as it is'}"))
     return found

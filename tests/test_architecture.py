@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -69,6 +70,7 @@ def _walk(tree: ast.AST, functions: bool) -> Iterator[ast.AST]:
             yield from _walk(node, functions)
 
 
+@functools.cache
 def _imports(module: str, functions: bool = True) -> set[str]:
     """Dotted names that a module imports; ``from package import module`` counts as the module."""
     found: set[str] = set()
@@ -98,14 +100,14 @@ def _inside(module: str) -> set[str]:
     return {name for name in _imports(module) if name in TREES and name != module}
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_imports_run_downwards(module: str) -> None:
-    height, layer = _layer(module)
-    for imported in _inside(module):
-        below, other = _layer(imported)
-        assert below < height or other == layer, (
-            f"{module} ({layer}) must not import {imported} ({other}); see LAYERS in this file"
-        )
+def test_imports_run_downwards() -> None:
+    for module in sorted(TREES):
+        height, layer = _layer(module)
+        for imported in _inside(module):
+            below, other = _layer(imported)
+            assert below < height or other == layer, (
+                f"{module} ({layer}) must not import {imported} ({other}); see LAYERS in this file"
+            )
 
 
 def test_imports_have_no_cycle() -> None:
@@ -124,20 +126,20 @@ def test_losses_and_models_import_torch_only(package: str) -> None:
         assert not foreign, f"{module} imports {sorted(foreign)}"
 
 
-@pytest.mark.parametrize("module", [name for name in TREES if name.startswith("trainer")])
-def test_the_trainer_knows_no_particular_loss_or_model(module: str) -> None:
-    assert _packages(module) & {"losses", "models"} == set()  # they are chosen by _target_
+def test_the_trainer_knows_no_particular_loss_or_model() -> None:
+    for module in (name for name in TREES if name.startswith("trainer")):
+        assert not _packages(module) & {"losses", "models"}, f"{module}: they are chosen by _target_"
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_only_build_and_the_entrypoint_know_the_config(module: str) -> None:
-    if module not in KNOW_CONFIG and not module.startswith("hydra_plugins"):
-        assert not _packages(module) & CONFIG_LIBRARIES, f"{module}: config never enters a class"
+def test_only_build_and_the_entrypoint_know_the_config() -> None:
+    for module in sorted(TREES):
+        if module not in KNOW_CONFIG and not module.startswith("hydra_plugins"):
+            assert not _packages(module) & CONFIG_LIBRARIES, f"{module}: config never enters a class"
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_nothing_heavy_is_imported_at_the_top(module: str) -> None:
-    assert not _packages(module, functions=False) & HEAVY, f"{module}: import it where it is used"
+def test_nothing_heavy_is_imported_at_the_top() -> None:
+    for module in sorted(TREES):
+        assert not _packages(module, functions=False) & HEAVY, f"{module}: import it where it is used"
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_foreign_file_is_named(tmp_path: Path, data: bytes, intact: bytes) -> 
 @pytest.mark.parametrize("version", [0, VERSION + 1, 2**32 - 1])
 def test_a_file_of_another_version_is_named(tmp_path: Path, version: int, intact: bytes) -> None:
     reason = refusal(tmp_path / "a.ckpt", framed(intact[HEADER.size :], version))
-    assert reason == f"format {version}, this version reads {VERSION}"
+    assert reason.startswith(f"format {version}, this version reads {VERSION}")
 
 
 class Payload:

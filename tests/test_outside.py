@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, Outcome
+
+Command = Callable[..., Outcome]
 
 PACKAGE = {
     "model.py": """
@@ -93,21 +96,23 @@ def test_own_model_loss_clip_and_data_train_from_outside(tmp_path: Path) -> None
     assert abs(norms[1] - norms[0] / 4) < 1e-6
 
 
-def test_an_error_in_an_own_package_is_named_with_its_file(tmp_path: Path) -> None:
+def test_an_error_in_an_own_package_is_named_with_its_file(command: Command, tmp_path: Path) -> None:
     write_package(tmp_path)
     (tmp_path / "mine" / "model.py").write_text("import nowhere_to_be_found\n")
-    done = run(tmp_path, "model=mine", "data=mine")
-    assert done.returncode == 2
-    assert "importing mine.model failed: No module named 'nowhere_to_be_found'" in done.stderr
+    outcome = command("--config-dir", "my_conf", "model=mine", "data=mine")
+    assert outcome.code == 2
+    assert "importing mine.model failed: No module named 'nowhere_to_be_found'" in outcome.err
     assert not (tmp_path / "outputs").exists()
 
 
-def test_an_own_package_called_models_is_told_that_ours_comes_first(tmp_path: Path) -> None:
+def test_an_own_package_called_models_is_told_that_ours_comes_first(
+    command: Command, tmp_path: Path
+) -> None:
     write_package(tmp_path)
     (tmp_path / "mine").rename(tmp_path / "models")
     (tmp_path / "my_conf" / "model" / "mine.yaml").write_text("_target_: models.model.Line\n")
-    done = run(tmp_path, "model=mine", "data=random", "loss=mse")
-    assert done.returncode == 2
-    assert "there is no model in models" in done.stderr
-    assert str(ROOT / "models") in done.stderr
-    assert str(tmp_path / "models") in done.stderr
+    outcome = command("--config-dir", "my_conf", "model=mine", "data=random", "loss=mse")
+    assert outcome.code == 2
+    assert "there is no model in models" in outcome.err
+    assert str(ROOT / "models") in outcome.err
+    assert str(tmp_path / "models") in outcome.err

@@ -56,6 +56,23 @@ def cut(folder: Path, step: int) -> None:
         file.write('{"step": 61, "epo')
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    process = forked(*RUN, *SAVES, f"hydra.run.dir={folder}")
+    process.join()
+    assert process.exitcode == 0
+    return folder
+
+
+def killed(whole: Path, step: int, name: str = "killed") -> Path:
+    """A folder here, as that run would have left it had it been killed after the step."""
+    shutil.copytree(whole, name)
+    cut(Path(name), step)
+    return Path(name)
+
+
 @pytest.mark.parametrize("extra", [[], ["guard=rewind"], ["clip=value", "trainer.accumulate=2"]])
 def test_a_resumed_run_ends_bit_for_bit_where_it_would_have(command: Command, extra: list[str]) -> None:
     assert command(*RUN, *SAVES, *extra, "hydra.run.dir=killed").code == 0
@@ -102,16 +119,6 @@ def dying(at: int) -> None:
     Path.replace = instead_of(Path.replace)  # type: ignore[method-assign]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    process = forked(*RUN, *SAVES, f"hydra.run.dir={folder}")
-    process.join()
-    assert process.exitcode == 0
-    return folder
-
-
 @pytest.mark.parametrize("at", range(1, 6))
 def test_a_kill_inside_a_save_loses_nothing(at: int, command: Command, whole: Path) -> None:
     process = forked(*RUN, *SAVES, "hydra.run.dir=killed", before=partial(dying, at))
@@ -131,24 +138,19 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "foreign"])
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(
-    command: Command, how: str
+    command: Command, how: str, whole: Path
 ) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
-    shutil.copytree("killed", "whole")
-    cut(Path("killed"), 50)
-    damage(newest(Path("killed")), how)
+    damage(newest(killed(whole, 50)), how)
     outcome = command("resume=killed")
     assert outcome.code == 0
     assert "step-00000050.ckpt" in outcome.out
     assert "resumed at step 40" in outcome.out
     assert (Path("killed") / "checkpoints" / "step-00000050.ckpt.damaged").exists()
-    assert_identical(Path("killed"), Path("whole"))
+    assert_identical(Path("killed"), whole)
 
 
-def test_a_run_without_a_whole_checkpoint_is_refused_each_time(command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
-    cut(Path("killed"), 50)
-    for path in checkpoint.newest_first(Path("killed/checkpoints")):
+def test_a_run_without_a_whole_checkpoint_is_refused_each_time(command: Command, whole: Path) -> None:
+    for path in checkpoint.newest_first(killed(whole, 50) / "checkpoints"):
         damage(path, "truncated")
     record = Path("killed/metrics.jsonl").read_bytes()
     for _ in range(2):
@@ -158,9 +160,8 @@ def test_a_run_without_a_whole_checkpoint_is_refused_each_time(command: Command)
     assert Path("killed/metrics.jsonl").read_bytes() == record
 
 
-def test_a_changed_configuration_needs_leave(command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
-    cut(Path("killed"), 40)
+def test_a_changed_configuration_needs_leave(command: Command, whole: Path) -> None:
+    killed(whole, 40)
     outcome = command("resume=killed", "optimizer.lr=0.01")
     assert outcome.code == 2
     assert "optimizer.lr (0.001 -> 0.01)" in outcome.err
@@ -168,8 +169,8 @@ def test_a_changed_configuration_needs_leave(command: Command) -> None:
     assert command("resume=killed", "optimizer.lr=0.01", "resume_allow=[optimizer.lr]").code == 0
 
 
-def test_another_task_may_be_done_with_a_run_that_was_trained(command: Command) -> None:
-    assert command(*RUN, "hydra.run.dir=../there").code == 0
+def test_another_task_may_be_done_with_a_run_that_was_trained(command: Command, whole: Path) -> None:
+    shutil.copytree(whole, "../there")
     outcome = command("task=export", "resume=../there")
     assert outcome.code == 0, outcome.err
     assert (Path("../there") / "model.safetensors").exists()
@@ -178,8 +179,8 @@ def test_another_task_may_be_done_with_a_run_that_was_trained(command: Command) 
     assert json.loads((Path("../there") / "summary.json").read_text())["steps"] == 70
 
 
-def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command) -> None:
-    assert command(*RUN, "hydra.run.dir=done").code == 0
+def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command, whole: Path) -> None:
+    shutil.copytree(whole, "done")
     outcome = command("resume=done")
     assert outcome.code == 2
     assert "resume=done is complete, with 60 steps" in outcome.err
@@ -188,13 +189,14 @@ def test_a_finished_run_can_be_prolonged_but_not_resumed(command: Command) -> No
     assert json.loads(Path("done/summary.json").read_text())["steps"] == 80
 
 
-def test_a_run_killed_before_it_could_say_that_it_was_through_says_so(command: Command) -> None:
-    assert command(*RUN, "hydra.run.dir=killed").code == 0
-    shutil.copytree("killed", "whole")
+def test_a_run_killed_before_it_could_say_that_it_was_through_says_so(
+    command: Command, whole: Path
+) -> None:
+    shutil.copytree(whole, "killed")
     (Path("killed") / "summary.json").unlink()
     assert command("resume=killed").code == 0
     assert json.loads((Path("killed") / "summary.json").read_text())["status"] == "completed"
-    assert_identical(Path("killed"), Path("whole"))
+    assert_identical(Path("killed"), whole)
 
 
 def test_auto_continues_the_newest_unfinished_run_of_the_same_command(command: Command) -> None:
@@ -212,10 +214,8 @@ def test_auto_continues_the_newest_unfinished_run_of_the_same_command(command: C
     assert len(list(Path("outputs").glob("*/*"))) == 4
 
 
-def test_a_folder_in_use_is_refused_with_its_owner(command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=busy").code == 0
-    cut(Path("busy"), 40)
-    with lock(Path("busy")):
+def test_a_folder_in_use_is_refused_with_its_owner(command: Command, whole: Path) -> None:
+    with lock(killed(whole, 40, "busy")):
         outcome = command("resume=busy")
     assert outcome.code == 2
     assert f"busy is in use by process {os.getpid()}" in outcome.err
@@ -270,10 +270,10 @@ def test_overrides_that_are_no_list_of_texts_are_refused(text: str, tmp_path: Pa
         overrides_of(tmp_path)
 
 
-def test_a_hostile_stored_configuration_is_compared_and_never_built(command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=theirs").code == 0
-    cut(Path("theirs"), 40)
-    path = Path("theirs/.hydra/config.yaml")
+def test_a_hostile_stored_configuration_is_compared_and_never_built(
+    command: Command, whole: Path
+) -> None:
+    path = killed(whole, 40, "theirs") / ".hydra" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["model"]["_target_"] = "pathlib.Path.unlink"
     path.write_text(yaml.safe_dump(config))
@@ -289,11 +289,9 @@ def test_arguments_without_resume_are_left_alone() -> None:
     assert expand(["-m", "seed=1,2", "resume=null"]) == ["-m", "seed=1,2", "resume=null"]
 
 
-def test_a_model_of_another_shape_is_refused(command: Command) -> None:
-    assert command(*RUN, *SAVES, "hydra.run.dir=killed").code == 0
-    cut(Path("killed"), 40)
-    shutil.copytree("killed", "other")
+def test_a_model_of_another_shape_is_refused(command: Command, whole: Path) -> None:
+    killed(whole, 40, "other")
     outcome = command("resume=other", "model.hidden=[7]", "resume_allow=[model.hidden]")
     assert outcome.code == 2
     assert "does not fit these parts" in outcome.err
-    assert "size mismatch" in outcome.err
+    assert "layers.0.weight of model has shape (50, 10), here (7, 10)" in outcome.err

@@ -19,8 +19,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import checks, targets
-from trainer.checkpoint import DamagedCheckpoint, load_newest
-from trainer.loop import Trainer
+from trainer.checkpoint import DamagedCheckpoint
 from trainer.optimizers import check_settings, parameter_groups
 from trainer.record import check_tag
 from trainer.rehearsal import rehearse
@@ -42,6 +41,13 @@ NEED_A_RUN = (Evaluate, Export, Plots, Replay)
 
 # A user's own package lies where the command is typed; ours, if of the same name, comes first.
 sys.path.append(os.getcwd())
+
+
+# Keys that say how the learning rate and the other settings of the optimizer go on.
+SETTLING = (
+    *("optimizer.", "scheduler.", "decay ", "data.batch_size ", "data.samples "),
+    *("trainer.max_epochs ", "trainer.max_steps ", "trainer.accumulate "),
+)
 
 
 class BadInput(SystemExit):
@@ -91,12 +97,12 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
         DamagedCheckpoint: if no checkpoint is whole.
     """
     task = job.task
-    _check_same(folder, config, ["data"] if isinstance(task, Evaluate) else [])
+    changed = _check_same(folder, config, ["data"] if isinstance(task, Evaluate) else [])
     if isinstance(task, Replay):  # begins with the weights that the run began with
         task.check(folder)
         return
     with job.trainer.processes.in_turn():  # one sets a damaged checkpoint aside for all
-        job.notes.extend(_load(job.trainer, folder))
+        job.resume(folder, changed)
     if isinstance(task, Train):
         _check_unfinished(job, config.resume)
     elif isinstance(task, Evaluate):
@@ -105,16 +111,18 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
 
 def _check_unfinished(job: Job, folder: str) -> None:
     trainer = job.trainer
-    horizon = Horizon.of(job.data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-    if trainer.step >= horizon.steps and status_of(Path(folder)) == "completed":  # else it has to say so
+    if (
+        trainer.step >= job.horizon.steps and status_of(Path(folder)) == "completed"
+    ):  # else it has to say so
         raise ValueError(
             f"resume={folder} is complete, with {trainer.step} steps; to go on, raise "
             "trainer.max_epochs with resume_allow=[trainer.max_epochs]"
         )
 
 
-def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> None:
-    """Refuses a run that was configured otherwise, by naming what differs."""
+def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> bool:
+    """Refuses a run that was configured otherwise, by naming what differs; returns whether
+    something differs that settles the learning rate."""
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     differing = differing_keys(folder, plain, [*config.resume_allow, *may_differ])
     if differing:
@@ -123,17 +131,7 @@ def _check_same(folder: Path, config: DictConfig, may_differ: list[str]) -> None
             f"resume={folder} was configured otherwise: {', '.join(differing)}; to continue all the "
             f"same, resume_allow=[{names}]"
         )
-
-
-def _load(trainer: Trainer, folder: Path) -> list[str]:
-    """Loads the newest checkpoint that is whole; returns what is to be said of it."""
-    state, notes = load_newest(folder)
-    if state is not None:
-        try:
-            trainer.load_state_dict(state)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"resume={folder} does not fit these parts: {error}") from error
-    return notes
+    return any(item.startswith(SETTLING) for item in differing_keys(folder, plain, []))
 
 
 def _ablated(config: DictConfig, choices: dict[str, str], name: str) -> DictConfig:

@@ -37,6 +37,10 @@ class DamagedCheckpoint(Exception):
     """A checkpoint that is not what was written; the message names the file and what is wrong."""
 
 
+class NewerCheckpoint(DamagedCheckpoint):
+    """A checkpoint that a later version of Trimtab has written: nothing is wrong with it."""
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes the state to the path so that a reader finds the old file or the new one, whole.
 
@@ -87,6 +91,11 @@ def load(path: Path | str) -> dict[str, Any]:
         if len(header) < HEADER.size or not header.startswith(MAGIC):
             raise DamagedCheckpoint(f"{path}: not a checkpoint of Trimtab")
         _, version, length, digest = HEADER.unpack(header)
+        if VERSION < version < 256:  # they are counted one by one; more than that is damage
+            raise NewerCheckpoint(
+                f"{path}: format {version}, this version reads {VERSION}; update Trimtab, or resume=… "
+                "a folder without it"
+            )
         if version != VERSION:
             raise DamagedCheckpoint(f"{path}: format {version}, this version reads {VERSION}")
         there = os.fstat(file.fileno()).st_size - HEADER.size
@@ -205,12 +214,15 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         The state and notes for people; None and a note if the run has not saved one yet.
 
     Raises:
+        NewerCheckpoint: if one is of a later format; it stays where it is.
         DamagedCheckpoint: if there are checkpoints and none of them is whole.
     """
     damaged: list[str] = []
     for path in newest_first(folder / "checkpoints"):
         try:
             state = load(path)
+        except NewerCheckpoint:
+            raise
         except DamagedCheckpoint as error:
             damaged.append(str(error))
             path.rename(path.with_name(path.name + ".damaged"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.clipping import Clipped
+from trainer.computing import follow_layout
 from trainer.guard import Guard
 from trainer.meter import Meter, NormHistory
 from trainer.refusals import Refusals
@@ -145,6 +146,7 @@ class Ledger:
             return Ending("diverged", reason)
         with self.schedule.unmoved():
             self.snapshots.restore()
+        follow_layout(self.optimizer)  # one resumed from a file may lie as it did there
         if self.guard.reset_momentum:
             self.optimizer.state.clear()
         return None

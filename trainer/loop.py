@@ -17,11 +17,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import checks
 from trainer.checkpoint import Checkpoints
 from trainer.clipping import Clip, Clipped, NoClip
-from trainer.computing import check_together, computed, follow_layout, modules_of
+from trainer.computing import check_together, computed, modules_of
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
 from trainer.distributed.processes import Processes
 from trainer.evaluation import Loss, evaluate
+from trainer.fitting import put
 from trainer.gradients import Gradients
 from trainer.guard import Guard, Skip
 from trainer.ledger import Ledger
@@ -287,10 +288,8 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts the run where ``state`` was taken; the next step is then bit for bit the same. Raises
-        KeyError if a part is missing, RuntimeError if the shapes of model and state differ."""
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])
-        follow_layout(self.optimizer)
+        ValueError or RuntimeError, naming what does not fit."""
+        put(state, self._stateful())
         vars(self).update({name: state["counters"][name] for name in ("step", "epoch", "batch")})
         set_rng_state(self.device, state["rng"])
 

@@ -21,8 +21,8 @@ Rows = NDArray[np.float64]
 class Meter:
     """Collects a row per step and turns the rows of one log interval into its record.
 
-    A step's numbers stay where they are and are read together: on a GPU each ``.item()`` is a wait, and
-    the guard's, which needs the verdict in every step, are enough.
+    A step's numbers, the guard's verdict among them, stay where they are and are read together: on a GPU
+    each ``.item()`` is a wait.
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import signal
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -102,6 +103,7 @@ def _verdict(fraction: float | None, max_norm: float | None, suggested: float | 
     return "binds only on the larger steps, as it should"
 
 
+@cache  # each lookup searches the folders of all that is installed
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     packages = {name: version(name) for name in ("torch", "numpy", "hydra-core")}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer.checkpoint import load_newest
 from trainer.console import Console
 from trainer.data.tensors import Data
 from trainer.diagnostics.graph import autograd_graph
 from trainer.evaluation import image_samples
+from trainer.fitting import reconfigured
 from trainer.loop import Trainer
 from trainer.record import View
 from trainer.resume import SWEEP, CannotResume, overrides_of
@@ -44,6 +47,32 @@ class Job:
     notes: list[str] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
 
+    @property
+    def horizon(self) -> Horizon:
+        """How long its run is."""
+        trainer = self.trainer
+        return Horizon.of(self.data.batches_per_epoch, trainer.accumulate, *trainer.limits)
+
+    def resume(self, folder: Path, changed: bool) -> None:
+        """Puts it where the newest whole checkpoint of a run was taken, but for the settings where they
+        have ``changed``, and notes what is to be said of it.
+
+        Raises:
+            ValueError: if the state is not one of these parts.
+            DamagedCheckpoint: if no checkpoint is whole.
+        """
+        (state, notes), trainer = load_newest(folder), self.trainer
+        self.notes.extend(notes)
+        if state is None:
+            return
+        try:
+            place = (state["counters"]["step"], self.horizon.per_epoch)
+            settled = reconfigured(trainer.schedule, trainer.optimizer, *place)
+            with settled if changed else nullcontext():
+                trainer.load_state_dict(state)
+        except Exception as error:  # whatever it trips over that is no state of theirs
+            raise ValueError(f"resume={folder} does not fit these parts: {error}") from error
+
     def run(self, folder: Path, console: Console) -> dict[str, Any]:
         """Does it, in that folder; returns the summary."""
         summary: dict[str, Any] = self.task.run(self, folder, console)
@@ -58,8 +87,7 @@ class Train:
         trainer, data = job.trainer, job.data
         if not trainer.processes.leads:
             return trainer.fit(data)
-        horizon = Horizon.of(data.batches_per_epoch, trainer.accumulate, *trainer.limits)
-        console.start(header(job), horizon.steps, trainer.step, horizon.per_epoch)
+        console.start(header(job), job.horizon.steps, trainer.step, job.horizon.per_epoch)
         for note in job.notes:
             console.note(note)
         board = TensorBoard(folder, trainer.step)
