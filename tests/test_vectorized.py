@@ -28,9 +28,8 @@ def test_each_job_has_what_it_would_have_had_alone(command: Command) -> None:
     stacked = command(*SWEEP, *STACKED, "hydra.sweep.dir=together")
     assert stacked.code == 0
     assert stacked.out.count("training 8 jobs as one") == 1
-    told = [
-        line for line in stacked.out.splitlines() if re.match(r"#\d  .*diverged: .*\(together/", line)
-    ]
+    said = stacked.out.splitlines()
+    told = [line for line in said if re.match(r"#\d  .*diverged: .*\(together/", line)]
     assert len(told) == 4
     assert all("optimizer.lr=1e+30  " in line for line in told)
     basic = command(*SWEEP, "hydra/launcher=basic", "hydra.sweep.dir=alone")
