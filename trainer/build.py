@@ -94,7 +94,7 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
     if isinstance(task, Replay):  # begins with the weights that the run began with
         task.check(folder)
         return
-    with job.trainer.processes.in_turn():  # one sets a damaged checkpoint aside for all
+    with job.trainer.processes.meeting.in_turn():  # one sets a damaged checkpoint aside for all
         job.notes.extend(_load(job.trainer, folder))
     if isinstance(task, Train):
         _check_unfinished(job, config.resume)

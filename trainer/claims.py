@@ -72,7 +72,7 @@ def claim_for_all(config: DictConfig, processes: Processes, resuming: bool) -> N
             claim(config, resuming)
             folder = os.path.abspath(config.hydra.run.dir)
     finally:
-        folder = processes.told(folder)
+        folder = processes.meeting.told(folder)
     if not folder:
         raise SystemExit(2)  # the first has said why
     if not processes.leads:

@@ -59,7 +59,7 @@ class Gradients:
             step: where the run stands.
         """
         self.forward = processes.shared(self.forward, step)
-        self.processes, self.shares.averaged = processes, processes.averaged
+        self.processes, self.shares.averaged = processes, processes.meeting.averaged
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
@@ -104,7 +104,7 @@ class Gradients:
                     means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
         # Those of the model are those of all processes by now.
         own = [parameter.grad for parameter in self.of_the_loss if parameter.grad is not None]
-        for gradient, mean in zip(own, self.processes.averaged(own), strict=True):
+        for gradient, mean in zip(own, self.processes.meeting.averaged(own), strict=True):
             gradient.copy_(mean)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:

@@ -167,7 +167,7 @@ class Trainer:
             self.model.train()
         try:
             self.snapshots.begin(self.guard.snapshot_every)
-            with self.processes.watching(), StopSignals() as signals:
+            with self.processes.meeting.watching(), StopSignals() as signals:
                 self.gradients.share(self.processes, self.step)
                 for batches in self._steps(data, horizon.steps):
                     self._step(batches, signals.received)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checks
 from trainer.data.parts import OwnRows, samples_of
 from trainer.data.tensors import PROCESS, Batch, Data, seeded_generator
-from trainer.distributed import torchrun
-from trainer.distributed.peers import START, ProcessLost, introduce, lost
+from trainer.distributed.meeting import Meeting
 from trainer.distributed.torchrun import Place
 from trainer.precision import pick_device
 from trainer.rng import seed_everything
@@ -35,8 +29,6 @@ class Processes:
     N processes that each take 1/N of every batch follow one process that takes the whole: the loss is a
     mean over the batch, so its gradient is the mean of theirs, weighted by rows. After the backward pass
     all have the same gradient; measure, judge and clip it alike; and take the same step.
-
-    The processes find each other at the first word between them, not before.
 
     Args:
         backend: "gloo", "nccl", or "auto": nccl on CUDA, gloo elsewhere.
@@ -56,13 +48,11 @@ class Processes:
         place: Place | None = None,
     ) -> None:
         self.backend = checks.choice("backend", backend, BACKENDS)
-        self.timeout = checks.number("timeout", timeout, above=0)
         self.find_unused = bool(find_unused)
         self.place = place or Place()
         self.rank, self.size = self.place.rank, self.place.size
-        self.on = torch.device("cpu")
+        self.meeting = Meeting(self.place, backend, checks.number("timeout", timeout, above=0))
         self.asked_to_stop: Tensor | None = None
-        self.table: PrefixStore | None = None
 
     @property
     def leads(self) -> bool:
@@ -76,10 +66,11 @@ class Processes:
             ValueError: if there is none, or the backend cannot use it.
         """
         any_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-        self.on = pick_device(f"cuda:{self.place.local}" if any_cuda and self.size > 1 else name)
-        if self.backend == "nccl" and self.on.type != "cuda":
+        device = pick_device(f"cuda:{self.place.local}" if any_cuda and self.size > 1 else name)
+        if self.backend == "nccl" and device.type != "cuda":
             raise ValueError("backend must be gloo or auto where device=cpu, got 'nccl'")
-        return self.on
+        self.meeting.on = device
+        return device
 
     def own(self, data: Data) -> Data:
         """The rows of every batch that are this process's."""
@@ -104,8 +95,8 @@ class Processes:
         """
         if self.size == 1 or isinstance(model, DistributedDataParallel):
             return model
-        row = torch.tensor([float(step)], dtype=torch.float64, device=self.on)
-        steps = sorted({int(value) for value in self._gathered(row).flatten().tolist()})
+        row = torch.tensor([float(step)], dtype=torch.float64, device=self.meeting.on)
+        steps = sorted({int(value) for value in self.meeting.gathered(row).flatten().tolist()})
         if len(steps) > 1:
             raise ValueError(
                 f"resume must lead all processes to one step, got {steps}: each of them has to see the "
@@ -123,16 +114,6 @@ class Processes:
         """Goes around forward and backward; where there are more to come in this step, the gradients
         wait for those."""
         return model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
-
-    def averaged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The mean of each over all processes; the tensors themselves stay as they are."""
-        if self.size == 1 or not tensors:
-            return list(tensors)
-        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        self._meet()
-        dist.all_reduce(flat)
-        parts = flat.div_(self.size).split([tensor.numel() for tensor in tensors])
-        return [p.view_as(t).to(t.dtype) for p, t in zip(parts, tensors, strict=True)]
 
     def agreed(
         self,
@@ -157,7 +138,7 @@ class Processes:
         largest = norm.new_zeros(()) if buffers is None else buffers
         asked = norm.new_full((), float(noted or 0))
         row = torch.stack([value.detach().double() for value in (*means, norm, largest, asked)])
-        rows = self._gathered(row)
+        rows = self.meeting.gathered(row)
         self.asked_to_stop = rows[:, -1].max()
         means = list(rows[:, : len(means)].mean(0).to(loss.dtype))
         # That of rank 0 for all: were their processors to round otherwise, so might their verdicts.
@@ -191,36 +172,15 @@ class Processes:
         buffers, before = transaction.watched, transaction.earlier
         weight = sum(len(inputs) for inputs, _ in batches) / sum(map(samples_of, batches))
         changes = [(now - then) * weight for now, then in zip(buffers, before, strict=True)]
-        for buffer, then, change in zip(buffers, before, self.averaged(changes), strict=True):
+        for buffer, then, change in zip(buffers, before, self.meeting.averaged(changes), strict=True):
             torch.add(then, change, out=buffer)
 
     def added(self, values: Sequence[Tensor | float]) -> list[float]:
         """The sum of each over all processes, on the host."""
-        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.on) for v in values])
-        total = row if self.size == 1 else self._gathered(row).sum(0)
+        on = self.meeting.on
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=on) for v in values])
+        total = row if self.size == 1 else self.meeting.gathered(row).sum(0)
         return [float(value) for value in total.tolist()]
-
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The first process goes through the block alone, then the others."""
-        if self.size > 1:
-            self._meet()
-            if not self.leads:
-                dist.barrier()
-        try:
-            yield
-        finally:
-            if self.size > 1 and self.leads:
-                dist.barrier()
-
-    def told(self, folder: str) -> str:
-        """The run folder of the first process, or "" where it has none; later attempts find it too."""
-        table = self._table()
-        if self.leads:
-            table.set("folder", folder)
-            if folder:
-                table.underlying_store.set(torchrun.FOLDER, folder)
-        return os.fsdecode(table.get("folder"))
 
     def notes(self, model: nn.Module) -> list[str]:
         """What is to be said before several processes train the model."""
@@ -230,54 +190,3 @@ class Processes:
             f"BatchNorm normalizes by the rows of each of {self.size} processes, so their number "
             "changes the result; model.norm=group, where there is one, gives the same with any"
         ]
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Says why an exchange fails, in our words.
-
-        Raises:
-            ProcessLost: if another process is gone.
-            RuntimeError: as it is, or if the others would wait for a gradient that there is not.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if "find_unused_parameters" in str(error):
-                raise RuntimeError(
-                    "a parameter had no gradient in a step, for which the processes would wait; "
-                    "trainer.processes.find_unused=true looks for such parameters"
-                ) from error
-            if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-                raise
-            raise ProcessLost(lost(self._table(), self.rank, self.size, self.timeout)) from None
-
-    def _gathered(self, row: Tensor) -> Tensor:
-        """(k,) of each process as (N, k), the same bits in all of them."""
-        self._meet()
-        rows = [torch.empty_like(row) for _ in range(self.size)]
-        dist.all_gather(rows, row)
-        return torch.stack(rows)
-
-    def _meet(self) -> None:
-        if dist.is_initialized():
-            return
-        backend = "nccl" if self.on.type == "cuda" else "gloo"
-        if self.on.type == "cuda":
-            torch.cuda.set_device(self.on)
-        table = self._table()
-        introduce(table, self.rank, self.size)
-        dist.init_process_group(
-            backend if self.backend == "auto" else self.backend,
-            store=table,
-            rank=self.rank,
-            world_size=self.size,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        atexit.register(dist.destroy_process_group)
-
-    def _table(self) -> PrefixStore:
-        if self.table is None:
-            # torchrun keeps the table over a restart: what the last attempt said must not be heard.
-            table = torchrun.store(START)
-            self.table = PrefixStore(f"trimtab/{self.place.attempt}", table)
-        return self.table
