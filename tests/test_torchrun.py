@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trainer=default"], "trainer must be ddp under torchrun, got default; use trainer=ddp"),
+        (["trainer=default"], "trainer must be ddp or fsdp under torchrun, got default; use"),
         (["trainer=ddp", "task=verify"], "task must be train under torchrun, got verify"),
         (["-m", "trainer=ddp", "seed=0,1"], "-m must be started without torchrun"),
     ],

@@ -54,7 +54,7 @@ def check_started(config: DictConfig, sweeping: bool = False) -> None:
     if sweeping:
         refusal = "-m must be started without torchrun: each of its processes would run the whole sweep"
     elif not config.trainer.get("processes"):
-        refusal = f"trainer must be ddp under torchrun, got {choices.trainer}; use trainer=ddp"
+        refusal = f"trainer must be ddp or fsdp under torchrun, got {choices.trainer}; use trainer=ddp"
     elif choices.task != "train":
         refusal = f"task must be train under torchrun, got {choices.task}; start it without"
     if refusal and place.size > 1:

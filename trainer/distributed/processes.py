@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checks
 from trainer.data.parts import OwnRows, samples_of
 from trainer.data.tensors import PROCESS, Batch, Data, seeded_generator
 from trainer.distributed.meeting import Meeting
+from trainer.distributed.normalization import normalizes_alone, synchronized
+from trainer.distributed.sharding import Sharding
 from trainer.distributed.torchrun import Place
 from trainer.precision import pick_device
 from trainer.rng import seed_everything
+from trainer.snapshot import Snapshots
 from trainer.transaction import Transaction
 
 BACKENDS = ("auto", "gloo", "nccl")
@@ -33,7 +36,10 @@ class Processes:
     Args:
         backend: "gloo", "nccl", or "auto": nccl on CUDA, gloo elsewhere.
         timeout: seconds that a process waits for the others, > 0.
-        find_unused: look, in every step, for parameters that the loss does not depend on.
+        find_unused: look, in every step, for parameters that the loss does not depend on; those that are
+            cut up need not be looked for.
+        shard: cut parameters, gradients and moments up among the processes, see `Sharding`; else each
+            has all of them.
         place: where this process stands; None is alone.
 
     Raises:
@@ -45,6 +51,7 @@ class Processes:
         backend: str = "auto",
         timeout: float = 25.0,
         find_unused: bool = False,
+        shard: bool = False,
         place: Place | None = None,
     ) -> None:
         self.backend = checks.choice("backend", backend, BACKENDS)
@@ -53,6 +60,8 @@ class Processes:
         self.rank, self.size = self.place.rank, self.place.size
         self.meeting = Meeting(self.place, backend, checks.number("timeout", timeout, above=0))
         self.asked_to_stop: Tensor | None = None
+        self.shards = bool(shard) and self.size > 1
+        self.sharding: Sharding | None = None
 
     @property
     def leads(self) -> bool:
@@ -83,25 +92,34 @@ class Processes:
             key = seeded_generator(PROCESS, seed, step, self.rank).initial_seed()
             seed_everything(key % 2**32)
 
-    def shared(self, model: nn.Module, step: int) -> nn.Module:
-        """What to call in the place of the model, so that its gradients are those of all processes.
+    @contextmanager
+    def sharing(self, model: nn.Module, step: int, snapshots: Snapshots) -> Iterator[nn.Module]:
+        """Inside, what to call in the place of the model, so that its gradients are those of all
+        processes, and BatchNorm normalizes by all rows.
 
         Args:
-            model: on its device.
+            model: on its device, or its compiled form.
             step: where the run stands.
+            snapshots: of model and optimizer.
 
         Raises:
             ValueError: if the others stand elsewhere.
         """
-        if self.size == 1 or isinstance(model, DistributedDataParallel):
-            return model
-        row = torch.tensor([float(step)], dtype=torch.float64, device=self.meeting.on)
-        steps = sorted({int(value) for value in self.meeting.gathered(row).flatten().tolist()})
-        if len(steps) > 1:
-            raise ValueError(
-                f"resume must lead all processes to one step, got {steps}: each of them has to see the "
-                "run folder"
-            )
+        if self.size == 1:
+            yield model
+            return
+        self._check_step(step)
+        if self.shards:
+            parts = snapshots.parts
+            self.sharding = self.sharding or Sharding(parts["model"], parts["optimizer"], self.meeting)
+            self.sharding.begin(snapshots)
+            model = self.sharding.running
+        with synchronized(model, self.meeting):
+            yield model if self.shards else self._averaging(model)
+        if self.sharding is not None:
+            self.sharding.gather()
+
+    def _averaging(self, model: nn.Module) -> nn.Module:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the newest torch's
             return DistributedDataParallel(
                 model,
@@ -110,10 +128,46 @@ class Processes:
                 find_unused_parameters=self.find_unused,
             )
 
-    def alone(self, model: nn.Module, more: bool) -> AbstractContextManager[None]:
+    def _check_step(self, step: int) -> None:
+        row = torch.tensor([float(step)], dtype=torch.float64, device=self.meeting.on)
+        steps = sorted({int(value) for value in self.meeting.gathered(row).flatten().tolist()})
+        if len(steps) > 1:
+            raise ValueError(
+                f"resume must lead all processes to one step, got {steps}: each of them has to see the "
+                "run folder"
+            )
+
+    def alone(self, model: Any, more: bool) -> AbstractContextManager[None]:
         """Goes around forward and backward; where there are more to come in this step, the gradients
         wait for those."""
+        if self.sharding is not None:
+            model.set_requires_gradient_sync(not more)
         return model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Inside, the model is whole in every process."""
+        return nullcontext() if self.sharding is None else self.sharding.gathered()
+
+    def state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a run as one process would have it; see `Sharding.state`."""
+        if self.sharding is None:
+            return state
+        with self.meeting.watching():
+            return self.sharding.state(state)
+
+    def finite(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether all their entries are, in those parts too that other processes have."""
+        finite = all(torch.isfinite(parameter).all() for parameter in parameters)
+        if self.sharding is None:
+            return finite
+        with self.meeting.watching():
+            return sum(self.added([0.0 if finite else 1.0])) == 0
+
+    def led(self, decision: bool, doubtful: bool) -> bool:
+        """What the first process has decided, where all have to do the same and might not."""
+        if self.sharding is None or not doubtful:
+            return decision
+        return self.added([float(decision and self.leads)]) == [1.0]
 
     def agreed(
         self,
@@ -184,9 +238,12 @@ class Processes:
 
     def notes(self, model: nn.Module) -> list[str]:
         """What is to be said before several processes train the model."""
-        if self.size == 1 or not any(isinstance(part, _BatchNorm) for part in model.modules()):
-            return []
-        return [
-            f"BatchNorm normalizes by the rows of each of {self.size} processes, so their number "
-            "changes the result; model.norm=group, where there is one, gives the same with any"
-        ]
+        found = []
+        if self.size > 1 and any(map(normalizes_alone, model.modules())):
+            found.append(
+                f"a BatchNorm with a forward of its own normalizes by the rows of each of {self.size} "
+                "processes, so their number changes the result"
+            )
+        if self.shards:
+            found.append("refused steps are not kept for task=replay: no process has the whole model")
+        return found
