@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from trainer.clipping.rows import Rows
 from trainer.clipping.units import TRANSPOSED
+from trainer.data.tensors import each
 from trainer.distributed.meeting import Meeting
 from trainer.snapshot import Snapshots
 
@@ -160,9 +161,19 @@ def _shard(model: nn.Module, axes: Mapping[nn.Parameter, int], meeting: Meeting)
         "ignored_params": {p for p in model.parameters() if p not in axes},
         "shard_placement_fn": lambda parameter: Shard(axes[parameter]),
     }
-    for block in _blocks(model, axes):
+    for block in (*_blocks(model, axes), model):
+        block.register_forward_hook(_without_views)
         fully_shard(block, **settings)
-    fully_shard(model, **settings)
+
+
+def _without_views(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """The output, copied where it is a view: who changes that in place would take it out of the sight of
+    `fully_shard`, which warns of every one."""
+
+    def copied(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) and value._is_view() else value
+
+    return each(copied, output)
 
 
 def _blocks(model: nn.Module, axes: Mapping[nn.Parameter, int]) -> list[nn.Module]:
