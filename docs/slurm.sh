@@ -16,7 +16,7 @@ set -euo pipefail
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 folder=outputs/slurm-$SLURM_JOB_ID
 arguments=("$@" "hydra.run.dir=$folder")
-if compgen -G "$folder/checkpoints/*.ckpt" >/dev/null; then
+if [ -e "$folder/metrics.jsonl" ]; then
   arguments+=("resume=$folder")
 fi
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" --max-restarts 3 \

@@ -15,6 +15,7 @@ from trainer.distributed.meeting import Meeting
 from trainer.distributed.normalization import synchronized
 from trainer.distributed.torchrun import Place
 
+wide = partial(torch.tensor, dtype=torch.float64)
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vectors": (lambda: nn.BatchNorm1d(3), (5, 3)),
     "images": (lambda: nn.BatchNorm2d(3), (5, 3, 2, 2)),
@@ -42,7 +43,8 @@ def computed(rows: slice, make: Callable[[], nn.Module], shape: tuple[int, ...])
         (y * weights).sum().backward()
     assert own.grad is not None
     slopes = [p.grad for p in layer.parameters()]
-    return [y.detach(), own.grad, slopes, list(layer.buffers())]
+    parts = ([y.detach()], [own.grad], slopes, list(layer.buffers()))
+    return [[tensor.tolist() for tensor in part if tensor is not None] for part in parts]
 
 
 def of_some_rows(place: Place) -> dict[str, list[Any]]:
@@ -70,14 +72,16 @@ def both() -> list[dict[str, list[Any]]]:
 def test_rows_in_two_processes_are_normalized_as_in_one(
     both: list[dict[str, list[Any]]], name: str
 ) -> None:
-    y, slope, slopes, statistics = computed(slice(None), *KINDS[name])
+    expected = computed(slice(None), *KINDS[name])
     first, second = (result[name] for result in both)
     close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
-    close(torch.cat((first[0], second[0])), y)
-    close(torch.cat((first[1], second[1])), slope)
-    close([a + b for a, b in zip(first[2], second[2], strict=True)], slopes)
-    close(first[3], statistics)
-    close(second[3], statistics)
+    for place in (0, 1):  # what they computed, and its slope, row by row
+        close(wide(first[place][0] + second[place][0]), wide(expected[place][0]))
+    for one, other, whole in zip(first[2], second[2], expected[2], strict=True):
+        close(wide(one) + wide(other), wide(whole))
+    for statistics in (first[3], second[3]):
+        for found, whole in zip(statistics, expected[3], strict=True):
+            close(wide(found), wide(whole))
 
 
 def test_in_evaluation_nobody_is_asked() -> None:

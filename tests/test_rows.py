@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.clipping import AGC, total_norm
+from trainer.clipping import total_norm
 from trainer.clipping.norms import tensor_norms
 from trainer.clipping.rows import Rows, cut_like, picked
 
@@ -66,36 +66,3 @@ def test_parts_that_are_picked_or_put_in_their_place_stay_parts() -> None:
     assert isinstance(others, Rows)
     assert others.axes == [1]
     assert type(picked(whole, [1, 2])) is type(cut_like(whole, whole)) is list
-
-
-def test_units_that_a_cut_goes_through_are_clipped_as_one() -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(4, 3, bias=False).double()
-    layer.weight.grad = torch.randn(3, 4, dtype=torch.float64)
-    clip = AGC(0.01, skip_head=False)
-    expected = layer.weight.grad.clone()
-    bind(clip, layer)
-    clip([expected], total_norm([expected]))
-    halves = [layer.weight.grad.chunk(2, 1)[rank].clone() for rank in range(2)]
-    weights = layer.weight.detach().chunk(2, 1)
-    for rank in range(2):
-        other = 1 - rank
-
-        def heard(own: Tensor, other: int = other) -> Tensor:
-            same_kind = [halves[other], weights[other]]
-            lengths = [torch.linalg.vector_norm(t, dim=1) for t in same_kind]
-            theirs = lengths[0] if len(own) == 3 and not asked else lengths[1]
-            asked.append(1)
-            return torch.stack((own, theirs if len(own) == 3 else own))
-
-        asked: list[int] = []
-        part = nn.Linear(2, 3, bias=False).double()
-        part.weight.data, part.weight.grad = weights[rank].contiguous(), halves[rank].clone()
-        clip = AGC(0.01, skip_head=False)
-        bind(clip, part)
-        clip(Rows([part.weight.grad], [1], heard), torch.tensor(1.0, dtype=torch.float64))
-        torch.testing.assert_close(part.weight.grad, expected.chunk(2, 1)[rank])
-
-
-def bind(clip: AGC, layer: nn.Module) -> None:
-    clip.bind(layer, torch.optim.SGD(layer.parameters(), 0.1))
