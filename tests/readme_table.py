@@ -1,17 +1,25 @@
-"""The README's table of options, made from ``conf/``: ``python tests/readme_table.py`` rewrites it."""
+"""What can be chosen, made from ``conf/``: the README's overview and ``docs/options.md``, which
+``python tests/readme_table.py`` rewrites."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
-CONF, README = ROOT / "conf", ROOT / "README.md"
+CONF, README, PAGE = ROOT / "conf", ROOT / "README.md", ROOT / "docs" / "options.md"
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
+HEAD = """\
+# What can be chosen
+
+`group=option` on the command line; the option in bold is the default. Every option is a file,
+`conf/<group>/<option>.yaml`, that opens with a command to try and says what each of its numbers is, with
+unit and range. This page is made from them (`python tests/readme_table.py`)."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +69,47 @@ def options() -> list[Option]:
     return sorted(found, key=lambda o: (rank.get(o.group, len(order)), o.group, o.name))
 
 
-def options_table() -> str:
-    """The table in Markdown: a row for every option, in bold those that are on unless you choose."""
-    rows = ["| group | option | what it is |", "| --- | --- | --- |"]
-    defaults, last = _defaults(), ""
-    for option in options():
-        group = "" if option.group == last else f"`{option.group}`"
-        is_default = defaults.get(option.group) == option.name
-        name = f"**`{option.name}`**" if is_default else f"`{option.name}`"
-        rows.append(f"| {group} | {name} | {_escaped(option.what_it_is)} |")
-        last = option.group
+def _name(option: Option) -> str:
+    """In bold if it is on unless you choose."""
+    is_default = _defaults().get(option.group) == option.name
+    return f"**`{option.name}`**" if is_default else f"`{option.name}`"
+
+
+def overview() -> str:
+    """A row for every group: its options."""
+    rows = ["| group | options |", "| --- | --- |"]
+    for group, members in groupby(options(), key=lambda option: option.group):
+        anchor = group.replace("/", "")
+        named = " ".join(_name(option) for option in members)
+        rows.append(f"| [`{group}`]({PAGE.relative_to(ROOT)}#{anchor}) | {named} |")
     return "\n".join(rows)
 
 
-def with_table(readme: str) -> str:
-    """The README's text with the table between its two markers."""
+def page() -> str:
+    """A page with a section for every group: what each option is."""
+    lines = [HEAD]
+    for group, members in groupby(options(), key=lambda option: option.group):
+        lines += ["", f"## {group}", "", "| option | what it is |", "| --- | --- |"]
+        lines += [f"| {_name(option)} | {_escaped(option.what_it_is)} |" for option in members]
+    return "\n".join(lines) + "\n"
+
+
+def with_overview(readme: str) -> str:
+    """The README's text with the overview between its two markers."""
     before, _, rest = readme.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{README.name} must hold {BEGIN} and, below it, {END}")
-    return f"{before}{BEGIN}\n{options_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{overview()}\n{END}{after}"
 
 
+@cache
 def _defaults() -> dict[str, str | None]:
     """The option that ``config.yaml`` chooses in each group, in its order."""
     entries = OmegaConf.load(CONF / "config.yaml").defaults
     mappings = [entry for entry in entries if isinstance(entry, DictConfig)]
     pairs = [(str(group), name) for mapping in mappings for group, name in mapping.items()]
-    return {group: name for group, name in pairs if not group.startswith("override ")}
+    return {group.removeprefix("override ").removeprefix("/"): name for group, name in pairs}
 
 
 def _escaped(text: str) -> str:
@@ -99,4 +120,5 @@ def _escaped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(with_overview(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import START, composed
 from conftest import ROOT
-from readme_table import README, with_table
+from readme_table import PAGE, README, page, with_overview
 
 TEXT = README.read_text(encoding="utf-8")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -33,8 +33,9 @@ COMMANDS = _commands()
 WITH_OWN_FILES = [command for command in COMMANDS if "--config-dir" in command]
 
 
-def test_the_table_of_options_is_that_of_conf() -> None:
-    assert with_table(TEXT) == TEXT, "run: python tests/readme_table.py"
+def test_the_options_told_are_those_of_conf() -> None:
+    assert with_overview(TEXT) == TEXT, "run: python tests/readme_table.py"
+    assert page() == PAGE.read_text(encoding="utf-8"), "run: python tests/readme_table.py"
 
 
 @pytest.mark.parametrize("mark", ["install-and-train", "install-and-test"])
