@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from trainer.clipping import (
+    AGC,
+    SPAM,
+    AdaGC,
+    AutoClip,
+    ClipByLayerNorm,
+    ClipByNorm,
+    ClipByValue,
+    NoClip,
+    ZClip,
+)
 from trainer.data.tensors import TensorData
 from trainer.distributed.processes import Processes
 from trainer.distributed.torchrun import Place
@@ -16,6 +29,19 @@ from trainer.loop import Trainer
 from trainer.metrics import Metric
 
 ALONE = Place()
+MODES: dict[str, Callable[[], Any]] = {
+    "none": NoClip,
+    "norm": lambda: ClipByNorm(0.3),
+    "norm 1": lambda: ClipByNorm(2.0, 1),
+    "norm inf": lambda: ClipByNorm(0.1, math.inf),
+    "value": lambda: ClipByValue(0.05),
+    "layer_norm": lambda: ClipByLayerNorm(0.1),
+    "agc": lambda: AGC(0.02),
+    "autoclip": lambda: AutoClip(30.0, window=20, warmup=5),
+    "zclip": lambda: ZClip(0.5, warmup=5),
+    "adagc": lambda: AdaGC(1.01, warmup=5),
+    "spam": lambda: SPAM(10.5, every=10, warmup=5),
+}
 
 
 def data(**changes: Any) -> TensorData:
@@ -27,20 +53,43 @@ def data(**changes: Any) -> TensorData:
     return TensorData((x, y), (x[:9], y[:9]), batch_size=8, metrics={"mse": error}, **changes)
 
 
-def spoiled(*, entry: int, value: float) -> SpoiledData:
-    """Data whose third batch holds the value in one of its rows."""
+def spoiled(*, entry: int, value: float, batches: tuple[int, ...] = (2,)) -> SpoiledData:
+    """Data some of whose batches, the third or those said, hold the value in one of their rows."""
 
     def spoil(inputs: Tensor) -> Tensor:
         inputs = inputs.clone()
         inputs[entry, 0] = value
         return inputs
 
-    return SpoiledData(data(), frozenset([2]), spoil)
+    return SpoiledData(data(), frozenset(batches), spoil)
 
 
 def net(*more: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 8), *more, nn.Tanh(), nn.Linear(8, 1))
+
+
+def two_losses() -> dict[str, nn.Module]:
+    return {"l1": nn.L1Loss(), "mse": nn.MSELoss()}
+
+
+class Partly(nn.Module):
+    """A network of which a layer is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = net(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.used(x)
+        return y
+
+
+def normalized() -> nn.Module:
+    """No bias before BatchNorm: its gradient is what rounding leaves, and Adam makes steps of that."""
+    torch.manual_seed(0)
+    first = nn.Linear(3, 8, bias=False)
+    return nn.Sequential(first, nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
 
 
 def trainer(place: Place, model: nn.Module | None = None, **changes: Any) -> Trainer:

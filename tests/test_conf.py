@@ -40,6 +40,8 @@ ON_PURPOSE = {
     ("trainer/default", "max_epochs"): "what the main job needs; a bare Trainer should end sooner",
     ("trainer/ddp", "max_epochs"): "as in trainer/default",
     ("trainer/ddp", "processes"): "they are what it is there for",
+    ("trainer/fsdp", "max_epochs"): "as in trainer/default",
+    ("trainer/fsdp", "processes"): "they are what it is there for",
 }
 FORMULA = re.compile(r"[=←·²|‖]")  # asked for in the groups that are mathematics
 

@@ -9,41 +9,29 @@ from typing import Any
 import pytest
 import torch
 from several import together
-from several_runs import ALONE, Run, close, data, net, spoiled, trained, trainer
+from several_runs import (
+    ALONE,
+    MODES,
+    Partly,
+    Run,
+    close,
+    data,
+    net,
+    normalized,
+    spoiled,
+    trained,
+    trainer,
+    two_losses,
+)
 from torch import Tensor, nn
 
 from losses.combined import CombinedLoss
 from losses.dwa import DynamicWeightAverageLoss
 from losses.uncertainty import UncertaintyLoss
-from trainer.clipping import (
-    AGC,
-    SPAM,
-    AdaGC,
-    AutoClip,
-    ClipByLayerNorm,
-    ClipByNorm,
-    ClipByValue,
-    NoClip,
-    ZClip,
-)
 from trainer.data.mapstyle import MapStyleData
 from trainer.diagnostics import Diagnostics
 from trainer.distributed.processes import Processes
 from trainer.distributed.torchrun import Place
-
-MODES: dict[str, Callable[[], Any]] = {
-    "none": NoClip,
-    "norm": lambda: ClipByNorm(0.3),
-    "norm 1": lambda: ClipByNorm(2.0, 1),
-    "norm inf": lambda: ClipByNorm(0.1, math.inf),
-    "value": lambda: ClipByValue(0.05),
-    "layer_norm": lambda: ClipByLayerNorm(0.1),
-    "agc": lambda: AGC(0.02),
-    "autoclip": lambda: AutoClip(30.0, window=20, warmup=5),
-    "zclip": lambda: ZClip(0.5, warmup=5),
-    "adagc": lambda: AdaGC(1.01, warmup=5),
-    "spam": lambda: SPAM(10.5, every=10, warmup=5),
-}
 
 
 class Watched(torch.utils.data.Dataset[Any]):
@@ -63,10 +51,6 @@ class Watched(torch.utils.data.Dataset[Any]):
 def mapstyle() -> MapStyleData:
     source = data()
     return MapStyleData(Watched(*source.train), Watched(*source.val), batch_size=8)  # type: ignore
-
-
-def two_losses() -> dict[str, nn.Module]:
-    return {"l1": nn.L1Loss(), "mse": nn.MSELoss()}
 
 
 # What each process runs beside the modes: everything that could differ between one and several.
@@ -90,19 +74,11 @@ CASES: dict[str, Callable[[Place], Run]] = {
         place, model=Partly(), processes=Processes(find_unused=True, place=place)
     ),
     "constant buffer": lambda place: trained(place, model=net(Constant())),
+    "normalized": lambda place: trained(place, model=normalized()),
+    "normalized anew on the way back": lambda place: trained(
+        place, model=normalized(), checkpoint_activations=True
+    ),
 }
-
-
-class Partly(nn.Module):
-    """A network of which a layer is never used."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = net(), nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.used(x)
-        return y
 
 
 class Constant(nn.Module):
@@ -234,8 +210,15 @@ def test_a_parameter_without_a_gradient_is_said_how_to_be_allowed() -> None:
     assert "trainer.processes.find_unused=true" in together(run)[1]
 
 
-def test_batch_normalization_is_said_to_see_its_own_rows() -> None:
+class Own(nn.BatchNorm1d):
+    """BatchNorm computed in a way of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x)
+
+
+def test_batch_normalization_that_sees_its_own_rows_only_is_said_to() -> None:
     several = Processes(place=Place(0, 2))
-    (note,) = several.notes(net(nn.BatchNorm1d(8)))
-    assert note.startswith("BatchNorm normalizes by the rows of each of 2 processes")
-    assert several.notes(net(nn.GroupNorm(2, 8))) == Processes().notes(net(nn.BatchNorm1d(8))) == []
+    (note,) = several.notes(net(Own(8)))
+    assert note.startswith("a BatchNorm with a forward of its own normalizes by the rows of each of 2")
+    assert several.notes(net(nn.BatchNorm1d(8))) == Processes().notes(net(Own(8))) == []

@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trainer=default"], "trainer must be ddp under torchrun, got default; use trainer=ddp"),
+        (["trainer=default"], "trainer must be ddp or fsdp under torchrun, got default; use"),
         (["trainer=ddp", "task=verify"], "task must be train under torchrun, got verify"),
         (["-m", "trainer=ddp", "seed=0,1"], "-m must be started without torchrun"),
     ],
@@ -181,3 +181,26 @@ def _wait_for(path: Path, run: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while not path.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def test_a_model_that_is_cut_up_is_resumed_and_evaluated_whole(command: Command) -> None:
+    first, second = commands(*RUN, "trainer=fsdp", "trainer.max_steps=6", "hydra.run.dir=cut")
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "refused steps are not kept" in first[1]
+    assert second[1:] == ("", "")
+    evaluated = command("resume=cut", "task=evaluate")
+    assert evaluated.code == 0, evaluated.err
+    assert "step 6" in evaluated.out
+    on = ["resume_allow=[trainer.max_steps]", "trainer.max_steps=8"]
+    resumed = command("resume=cut", "trainer=default", *on)
+    assert resumed.code == 0, resumed.err
+    assert "resumed at step 6" in resumed.out
+    assert "completed: 8 steps" in resumed.out
+
+
+@pytest.mark.parametrize("name", ["several_machines.sh", "slurm.sh"])
+def test_the_examples_for_several_machines_are_well_formed(name: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "docs" / name)], check=True)
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert "--nproc-per-node" in text
+    assert 'train.py "$' in text

@@ -101,7 +101,7 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
     if isinstance(task, Replay):  # begins with the weights that the run began with
         task.check(folder)
         return
-    with job.trainer.processes.in_turn():  # one sets a damaged checkpoint aside for all
+    with job.trainer.processes.meeting.in_turn():  # one sets a damaged checkpoint aside for all
         job.resume(folder, changed)
     if isinstance(task, Train):
         _check_unfinished(job, config.resume)

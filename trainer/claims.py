@@ -54,7 +54,7 @@ def check_started(config: DictConfig, sweeping: bool = False) -> None:
     if sweeping:
         refusal = "-m must be started without torchrun: each of its processes would run the whole sweep"
     elif not config.trainer.get("processes"):
-        refusal = f"trainer must be ddp under torchrun, got {choices.trainer}; use trainer=ddp"
+        refusal = f"trainer must be ddp or fsdp under torchrun, got {choices.trainer}; use trainer=ddp"
     elif choices.task != "train":
         refusal = f"task must be train under torchrun, got {choices.task}; start it without"
     if refusal and place.size > 1:
@@ -72,7 +72,7 @@ def claim_for_all(config: DictConfig, processes: Processes, resuming: bool) -> N
             claim(config, resuming)
             folder = os.path.abspath(config.hydra.run.dir)
     finally:
-        folder = processes.told(folder)
+        folder = processes.meeting.told(folder)
     if not folder:
         raise SystemExit(2)  # the first has said why
     if not processes.leads:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from trainer.precision import Precision
 from trainer.scaler import Scaler
 from trainer.shares import Shares
 from trainer.shortcuts import backward
+from trainer.snapshot import Snapshots
 
 
 class Gradients:
@@ -51,15 +53,22 @@ class Gradients:
         self.of_the_loss = [parameter for parameter in beside if parameter.requires_grad]
         self.detector, self.scaler = detector, scaler
 
-    def share(self, processes: Processes, step: int) -> None:
-        """Before the first step: from now on the gradients are those of all processes.
+    @contextmanager
+    def shared(self, processes: Processes, step: int, snapshots: Snapshots) -> Iterator[None]:
+        """Inside, the gradients are those of all processes.
 
         Args:
             processes: that have the other parts of the batches.
             step: where the run stands.
+            snapshots: as for `Processes.sharing`.
         """
-        self.forward = processes.shared(self.forward, step)
-        self.processes, self.shares.averaged = processes, processes.averaged
+        alone = self.forward
+        self.processes, self.shares.averaged = processes, processes.meeting.averaged
+        try:
+            with processes.sharing(alone, step, snapshots) as self.forward:
+                yield
+        finally:
+            self.forward = alone
 
     def __call__(
         self, batches: Sequence[Batch], log_due: bool = False
@@ -102,11 +111,17 @@ class Gradients:
                 else:
                     backward(scaled * share)
                     means = {name: v * share + means.get(name, 0.0) for name, v in values.items()}
-        # Those of the model are those of all processes by now.
-        own = [parameter.grad for parameter in self.of_the_loss if parameter.grad is not None]
-        for gradient, mean in zip(own, self.processes.averaged(own), strict=True):
+        # Those of the model are those of all processes by now, but what each has whole beside parts.
+        sharding = self.processes.sharding
+        if sharding is not None:
+            sharding.take_gradients()
+        apart = self.of_the_loss if sharding is None else sharding.whole
+        own = [parameter.grad for parameter in apart if parameter.grad is not None]
+        for gradient, mean in zip(own, self.processes.meeting.averaged(own), strict=True):
             gradient.copy_(mean)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if sharding is not None:
+            gradients = sharding.rows(gradients, [p for p in self.parameters if p.grad is not None])
         if self.scaler is not None:
             self.scaler.down(gradients)
         return means.pop(""), means, gradients

@@ -150,7 +150,7 @@ class Preflight(Callback):
         job_config = without_hydra(config)
         job = prepare(job_config, config.hydra.runtime.choices)
         processes = job.trainer.processes if isinstance(job, Job) else Processes()
-        with processes.watching():
+        with processes.meeting.watching():
             claim_for_all(config, processes, resuming=bool(job_config.get("resume")))
         _prepared[OmegaConf.to_yaml(job_config)] = job
 

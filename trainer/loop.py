@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +19,7 @@ from trainer.clipping import Clip, Clipped, NoClip
 from trainer.computing import check_together, computed, modules_of
 from trainer.data.tensors import Batch, Data
 from trainer.diagnostics import Anomaly, Detector, Diagnostics
+from trainer.distributed.cutting import check_cut
 from trainer.distributed.processes import Processes
 from trainer.evaluation import Loss, evaluate
 from trainer.fitting import put
@@ -64,8 +64,7 @@ class Trainer:
         guard: a policy of `trainer.guard`; None is `Skip`.
         checkpoints: when to save; None is `Checkpoints()`. Without a run folder nothing is.
         objective: the tag that the run is judged by; None is the data's first metric, or val/loss.
-        max_epochs: the run ends after so many epochs, >= 1; None for no such end.
-        max_steps: the run ends after so many optimizer steps, >= 1; None for no such end.
+        max_epochs, max_steps: the run ends after so many of either, >= 1; None for no such end.
         log_every: steps between two lines of the record, >= 1.
         accumulate: batches per optimizer step, >= 1.
         device: "auto", "cpu", "cuda" or "cuda:<n>".
@@ -142,6 +141,7 @@ class Trainer:
         self.meter, self.norms = self.ledger.meter, self.ledger.norms
         self.diagnostics = diagnostics or Diagnostics(layers=False, activations=False)
         self.diagnostics.bind(self.model, loss, self.parameters, bool(compile))
+        check_cut(self.processes, self.forward, optimizer, self.clip, self.diagnostics)
         step = (self.forward, self.loss, self.parameters, self.precision, self.diagnostics.shares)
         self.gradients = Gradients(*step, Detector(self.model, loss) if detect_anomaly else None, scaler)
 
@@ -153,9 +153,7 @@ class Trainer:
             folder: the run folder, made if need be; None keeps the record in memory only.
             views: further places to show the record at: `TensorBoard(folder)`, `Console()`.
 
-        Returns:
-            The summary; with a folder it, the record and the last checkpoint are there afterwards.
-
+        Returns: the summary; with a folder it, the record and the last checkpoint are there afterwards.
         Raises: whatever model, loss or data raise; the summary then says ``failed``."""
         data = self.processes.own(data.to(self.device, self.precision.dtype))
         folder, views = (folder, views) if self.processes.leads else (None, ())
@@ -166,9 +164,10 @@ class Trainer:
         if not self.model.training:  # else modules that are frozen in evaluation mode stay so
             self.model.train()
         try:
-            self.ledger.open(folder, self.modules)
-            with self.processes.watching(), StopSignals() as signals:
-                self.gradients.share(self.processes, self.step)
+            shared = self.gradients.shared(self.processes, self.step, self.snapshots)
+            with self.processes.meeting.watching(), StopSignals() as signals, shared:
+                self.diagnostics.share(self.processes.sharding)
+                self.ledger.open(None if self.processes.shards else folder, self.modules)
                 for batches in self._steps(data, horizon.steps):
                     self._step(batches, signals.received)
                     self.step += 1
@@ -225,8 +224,8 @@ class Trainer:
         epoch_ends = self.batch >= data.batches_per_epoch
         values: dict[str, float] = {}
         one_clock = self.processes.size == 1 or self.log_due  # or some would read what others do not
-        saves, every = self.checkpoints.due(self.step, one_clock), self.guard.snapshot_every or math.inf
-        remembers = self.step % every == 0
+        saves = self.processes.led(self.checkpoints.due(self.step, one_clock), one_clock)
+        remembers = self.step % (self.guard.snapshot_every or math.inf) == 0
         if self.log_due or saves or remembers or self.ending:
             self.ending = self.ledger.read(self.runs_ahead, self.ending)
         if self.log_due or self.ending:
@@ -249,13 +248,16 @@ class Trainer:
 
     def _validate(self, data: Data) -> dict[str, float]:
         settings = (data.metrics, self.precision.autocast, self.processes.added)
-        values = evaluate(self.forward, self.loss, data.validation(), *settings)
+        with self.processes.gathered():
+            values = evaluate(self.forward, self.loss, data.validation(), *settings)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _save(self) -> None:
-        folder, finite = self.record.folder, (torch.isfinite(p).all() for p in self.parameters)
-        if folder is not None and all(finite):  # or good ones would have to go
-            self.checkpoints.save(folder, self.step, self.state_dict(), self.record.score)
+        folder, shards = self.record.folder, self.processes.shards
+        if (folder or shards) and self.processes.finite(self.parameters):  # or good ones would go
+            state = self.state_dict()
+            if folder is not None:
+                self.checkpoints.save(folder, self.step, state, self.record.score)
 
     def _close(self, steps: int, seconds: float, failure: BaseException | None = None) -> dict[str, Any]:
         """Leaves the last checkpoint and the summary in the folder; raises what went wrong first."""
@@ -284,7 +286,7 @@ class Trainer:
         self.ending = self.ledger.read(self.runs_ahead, self.ending)
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
-        return parts | {"counters": counters, "rng": rng_state(self.device)}
+        return self.processes.state(parts | {"counters": counters, "rng": rng_state(self.device)})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts the run where ``state`` was taken; the next step is then bit for bit the same. Raises

@@ -142,9 +142,7 @@ def _remedy(targets: object, loss: str) -> str:
 def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str]) -> None:
     """BatchNorm cannot train on a single value per channel, which the last batch may come down to."""
     inputs, _ = next(data.batches(0, data.batches_per_epoch - 1))
-    processes = trainer.processes.size
-    check_rows(len(inputs), processes)
-    inputs = inputs[: len(inputs) // processes]
+    check_rows(len(inputs), trainer.processes.size)
     if len(inputs) > 1:
         return
     buffers = [buffer.clone() for buffer in trainer.model.buffers()]
@@ -153,8 +151,8 @@ def _rehearse_last_batch(trainer: Trainer, data: Data, names: Mapping[str, str])
             trainer.model(inputs)
     except Exception as error:
         raise ValueError(
-            f"the last batch of {names['data']} has a single sample{' a process' * (processes > 1)}, "
-            f"which {names['model']} cannot train on: {_line(error)}; use another data.batch_size"
+            f"the last batch of {names['data']} has a single sample, which "
+            f"{names['model']} cannot train on: {_line(error)}; use another data.batch_size"
         ) from error
     finally:
         for buffer, saved in zip(trainer.model.buffers(), buffers, strict=True):

@@ -108,8 +108,8 @@ def overrides_of(folder: Path) -> list[str]:
 def differing_keys(
     folder: Path, config: Mapping[str, Any], allowed: Sequence[str], kept: str = "config.yaml"
 ) -> list[str]:
-    """What the run was configured with that differs now, as ``key (then -> now)``, but for the task and
-    for what is allowed: those keys and everything below them.
+    """What the run was configured with that differs now, as ``key (then -> now)``, but for the task,
+    the processes that share the work and what is allowed: those keys and everything below them.
 
     Raises:
         CannotResume: if the stored configuration cannot be read as plain data.
@@ -120,7 +120,7 @@ def differing_keys(
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CannotResume(f"{path} cannot be read as plain data: {error}") from None
     then, now = _flat(stored), _flat(config)
-    skipped = ("resume", "resume_allow", "task", *allowed)
+    skipped = ("resume", "resume_allow", "task", "trainer.processes", *allowed)
     return [
         f"{key} ({then.get(key, 'absent')} -> {now.get(key, 'absent')})"
         for key in sorted({*then, *now})

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from trainer import checks
 from trainer.clipping.clipped import REMEDY, Clipped, Stateless, present
 from trainer.clipping.norm import shrink
-from trainer.clipping.norms import wide_enough
+from trainer.clipping.norms import total_norm, wide_enough
+from trainer.clipping.rows import Rows, cut_like, picked
 from trainer.clipping.units import Units, find_units, head
 
 
@@ -64,7 +65,16 @@ class Layout:
                 norms.append(torch.stack(torch._foreach_norm(single, dtype=dtype)))
             return torch.cat(norms)
 
+        if isinstance(tensors, Rows):
+            return tensors.together(measure(torch.float64), self._cut(tensors.axes))
         return wide_enough(measure, tensors[0])
+
+    def _cut(self, axes: list[int | None]) -> list[bool]:
+        """For the norm of each unit of tensors in this order, whether it is cut through."""
+        cut: list[bool] = []
+        for units, axis, shape in zip(self.units, axes, self.shapes, strict=False):
+            cut += [units.cut_by(axis)] * math.prod(shape)
+        return cut + [axis is not None for axis in axes[len(self.units) :]]
 
     def rescale(self, tensors: list[Tensor], coefficients: Tensor) -> None:
         """Multiplies each unit in place by its coefficient; a tensor without one below 1 is left unread
@@ -100,7 +110,7 @@ class AGC(Stateless):
         ValueError: for an argument out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __init__(
         self,
@@ -144,12 +154,14 @@ class AGC(Stateless):
             self.places = places
             self.layout = Layout.of([self.parameters[place] for place in places], self.units, self.alone)
         layout = self.layout
-        gradients = [gradients[place] for place in layout.order]
+        gradients = picked(gradients, layout.order)
         lengths = layout.norms(gradients)
         limits = torch.full_like(lengths, math.inf)
         if layout.weights:
-            bounds = self.factor * layout.norms(layout.weights).clamp(min=self.eps)
+            bounds = self.factor * layout.norms(cut_like(layout.weights, gradients)).clamp(min=self.eps)
             limits[: len(bounds)] = torch.where(norm.isfinite(), bounds, math.inf)
         coefficients = shrink(lengths, limits, margin=0.0)
         layout.rescale(gradients, coefficients)
+        if isinstance(gradients, Rows):  # whose lengths are those of the own units
+            return Clipped(norm=total_norm(gradients))
         return Clipped(norm=torch.linalg.vector_norm(lengths * coefficients))

@@ -32,7 +32,7 @@ class AutoClip:
         ValueError: for an argument out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __init__(
         self, percentile: float = 10.0, window: int = 1000, warmup: int = 25, max_norm: float = 1.0

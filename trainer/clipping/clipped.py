@@ -32,7 +32,9 @@ class Clipped:
 class Clip(Protocol):
     """A clipping mode: which norm it wants measured, and what it does with the gradients.
 
-    It may have a method ``bind(model, optimizer)``, see `trainer.clipping`.
+    It may have a method ``bind(model, optimizer)``, see `trainer.clipping`; and ``in_parts = True``, to
+    say that it is right for gradients of which each of several processes holds a part (`Rows`): it goes
+    by the norm it is given, by each entry alone, or by what `trainer.clipping.norms` measures.
     """
 
     norm_type: float
@@ -71,7 +73,7 @@ def present(parameters: Sequence[Tensor], count: int) -> list[int]:
 class NoClip(Stateless):
     """Leaves the gradients as they are; their 2-norm is still measured and recorded."""
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __call__(self, gradients: list[Tensor], norm: Tensor) -> Clipped:
         """Does nothing."""

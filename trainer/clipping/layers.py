@@ -27,7 +27,7 @@ class ClipByLayerNorm(Stateless):
         ValueError: if it is out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __init__(self, max_norm: float = 1.0) -> None:
         self.max_norm = checks.number("max_norm", max_norm, above=0, remedy=REMEDY)

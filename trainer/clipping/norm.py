@@ -33,6 +33,8 @@ class ClipByNorm(Stateless):
         0.2
     """
 
+    in_parts = True
+
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0) -> None:
         self.max_norm = checks.number("max_norm", max_norm, above=0, remedy=REMEDY)
         self.norm_type = _norm_type(norm_type)

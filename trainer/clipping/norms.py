@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainer.clipping.rows import Rows
+
 # What is a millionth too long counts as within its bound: float32 measures no better, and so what was
 # clipped before is left bit for bit.
 SLACK = 1 + 1e-6
@@ -26,6 +28,9 @@ def total_norm(gradients: list[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not gradients:
         raise ValueError("no parameter received a gradient: is the loss detached from the model?")
+    if isinstance(gradients, Rows):
+        whole: Tensor = torch.linalg.vector_norm(tensor_norms(gradients, norm_type), norm_type)
+        return whole
     # From the last to the first: the optimizer begins with the first, which is then still in the cache.
     backwards = gradients[::-1]
 
@@ -37,9 +42,15 @@ def total_norm(gradients: list[Tensor], norm_type: float = 2.0) -> Tensor:
     return wide_enough(measure, gradients[0])
 
 
-def tensor_norms(tensors: list[Tensor]) -> Tensor:
-    """‖t‖₂ of each tensor, shape (N,), without a host synchronisation on CUDA."""
-    return wide_enough(lambda dtype: torch.stack(torch._foreach_norm(tensors, dtype=dtype)), tensors[0])
+def tensor_norms(tensors: list[Tensor], norm_type: float = 2.0) -> Tensor:
+    """‖t‖_p of each tensor, shape (N,), without a host synchronisation on CUDA."""
+
+    def measure(dtype: torch.dtype) -> Tensor:
+        return torch.stack(torch._foreach_norm(tensors, norm_type, dtype=dtype))
+
+    if isinstance(tensors, Rows):  # in float64, lest one process find that float32 will not do alone
+        return tensors.together(measure(torch.float64), tensors.cut, norm_type)
+    return wide_enough(measure, tensors[0])
 
 
 def wide_enough(measure: Callable[[torch.dtype], Tensor], like: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class SPAM:
         ValueError: for an argument out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
     optimizer: Optimizer  # once bound
 
     def __init__(

@@ -30,6 +30,10 @@ class Units:
         shape = self.view(tensor).shape if self.axes else ()
         return tuple(1 if axis in self.axes else size for axis, size in enumerate(shape))
 
+    def cut_by(self, axis: int | None) -> bool:
+        """Whether to cut the parameter along an axis cuts through units; None is not to cut it."""
+        return axis is not None and (axis + (self.parts > 1)) in self.axes
+
     def norms(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """‖unit‖₂ of each of several, in a shape that broadcasts against `view`."""
         norms: Tensor = torch.linalg.vector_norm(

@@ -22,7 +22,7 @@ class ClipByValue(Stateless):
         ValueError: if it is out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __init__(self, clip_value: float = 0.5) -> None:
         self.clip_value = checks.number("clip_value", clip_value, above=0, remedy=REMEDY)

@@ -40,7 +40,7 @@ class ZClip:
         ValueError: for an argument out of range.
     """
 
-    norm_type = 2.0
+    norm_type, in_parts = 2.0, True
 
     def __init__(
         self,

@@ -80,7 +80,12 @@ class LayerNorms:
 
     Args:
         layers: parameters by name, none of them twice.
+
+    Attributes:
+        rows: where each process has a part of the parameters: tensors cut like them, as such.
     """
+
+    rows: Callable[[list[Tensor], list[Tensor]], list[Tensor]] | None = None
 
     def __init__(self, layers: Mapping[str, list[Tensor]]) -> None:
         self.names = list(layers)
@@ -96,7 +101,9 @@ class LayerNorms:
         gradients = [parameter.grad for parameter in self.parameters]
         self.with_gradient = [place for place, g in enumerate(gradients) if g is not None]
         # One call for both: each costs as much as it measures of a small model.
-        self.norms = [tensor_norms([*(g for g in gradients if g is not None), *self.parameters])]
+        trained = [self.parameters[place] for place in self.with_gradient]
+        tensors = [*(g for g in gradients if g is not None), *self.parameters]
+        self.norms = [self._measured(tensors, [*trained, *self.parameters])]
         detached = [parameter.detach() for parameter in self.parameters]
         self.weights = list(torch._foreach_mul(detached, 1.0))
 
@@ -104,7 +111,7 @@ class LayerNorms:
     def after(self) -> None:
         """With the weights as the step left them."""
         torch._foreach_sub_(self.weights, self.parameters)
-        self.norms.append(tensor_norms(self.weights))
+        self.norms.append(self._measured(self.weights, self.parameters))
         self.weights = []
 
     def take(self) -> list[Tensor]:
@@ -129,6 +136,9 @@ class LayerNorms:
             "weight_norm": self._named(weights),
             "update_ratio": {name: v for name, v in self._named(ratios).items() if v == v},
         }
+
+    def _measured(self, tensors: list[Tensor], parameters: list[Tensor]) -> Tensor:
+        return tensor_norms(tensors if self.rows is None else self.rows(tensors, parameters))
 
     def _together(self, norms: Numbers) -> Numbers:
         squares = np.bincount(self.owners, norms * norms, len(self.names)).astype(np.float64)

@@ -18,6 +18,7 @@ from trainer.diagnostics.clipping import Culprits, cosine
 from trainer.diagnostics.departures import Departures
 from trainer.diagnostics.layers import LayerNorms, Numbers, by_prefix, layers_of
 from trainer.diagnostics.tensors import buckets, extremes, histogram
+from trainer.distributed.sharding import Sharding
 from trainer.record import Record
 
 
@@ -86,6 +87,12 @@ class Diagnostics:
             for name, parameter in module.named_parameters(prefix)
         }
         self.names = [named[id(parameter)] for parameter in self.norms.parameters]
+
+    def share(self, sharding: Sharding | None) -> None:
+        """Says by whom the model is cut up, if it is."""
+        if sharding is not None:
+            self.norms.rows = sharding.rows
+            self.outputs = Activations(sharding.running) if self.outputs.watched else self.outputs
 
     def forward(self, due: bool) -> AbstractContextManager[None]:
         """Goes around forward and backward.

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checks
 from trainer.data.parts import OwnRows, samples_of
 from trainer.data.tensors import PROCESS, Batch, Data, seeded_generator
-from trainer.distributed import torchrun
-from trainer.distributed.peers import START, ProcessLost, introduce, lost
+from trainer.distributed.meeting import Meeting
+from trainer.distributed.normalization import normalizes_alone, synchronized
+from trainer.distributed.sharding import Sharding
 from trainer.distributed.torchrun import Place
 from trainer.precision import pick_device
 from trainer.rng import seed_everything
+from trainer.snapshot import Snapshots
 from trainer.transaction import Transaction
 
 BACKENDS = ("auto", "gloo", "nccl")
@@ -36,12 +33,13 @@ class Processes:
     mean over the batch, so its gradient is the mean of theirs, weighted by rows. After the backward pass
     all have the same gradient; measure, judge and clip it alike; and take the same step.
 
-    The processes find each other at the first word between them, not before.
-
     Args:
         backend: "gloo", "nccl", or "auto": nccl on CUDA, gloo elsewhere.
         timeout: seconds that a process waits for the others, > 0.
-        find_unused: look, in every step, for parameters that the loss does not depend on.
+        find_unused: look, in every step, for parameters that the loss does not depend on; those that are
+            cut up need not be looked for.
+        shard: cut parameters, gradients and moments up among the processes, see `Sharding`; else each
+            has all of them.
         place: where this process stands; None is alone.
 
     Raises:
@@ -53,16 +51,17 @@ class Processes:
         backend: str = "auto",
         timeout: float = 25.0,
         find_unused: bool = False,
+        shard: bool = False,
         place: Place | None = None,
     ) -> None:
         self.backend = checks.choice("backend", backend, BACKENDS)
-        self.timeout = checks.number("timeout", timeout, above=0)
         self.find_unused = bool(find_unused)
         self.place = place or Place()
         self.rank, self.size = self.place.rank, self.place.size
-        self.on = torch.device("cpu")
+        self.meeting = Meeting(self.place, backend, checks.number("timeout", timeout, above=0))
         self.asked_to_stop: Tensor | None = None
-        self.table: PrefixStore | None = None
+        self.shards = bool(shard) and self.size > 1
+        self.sharding: Sharding | None = None
 
     @property
     def leads(self) -> bool:
@@ -76,10 +75,11 @@ class Processes:
             ValueError: if there is none, or the backend cannot use it.
         """
         any_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-        self.on = pick_device(f"cuda:{self.place.local}" if any_cuda and self.size > 1 else name)
-        if self.backend == "nccl" and self.on.type != "cuda":
+        device = pick_device(f"cuda:{self.place.local}" if any_cuda and self.size > 1 else name)
+        if self.backend == "nccl" and device.type != "cuda":
             raise ValueError("backend must be gloo or auto where device=cpu, got 'nccl'")
-        return self.on
+        self.meeting.on = device
+        return device
 
     def own(self, data: Data) -> Data:
         """The rows of every batch that are this process's."""
@@ -92,25 +92,34 @@ class Processes:
             key = seeded_generator(PROCESS, seed, step, self.rank).initial_seed()
             seed_everything(key % 2**32)
 
-    def shared(self, model: nn.Module, step: int) -> nn.Module:
-        """What to call in the place of the model, so that its gradients are those of all processes.
+    @contextmanager
+    def sharing(self, model: nn.Module, step: int, snapshots: Snapshots) -> Iterator[nn.Module]:
+        """Inside, what to call in the place of the model, so that its gradients are those of all
+        processes, and BatchNorm normalizes by all rows.
 
         Args:
-            model: on its device.
+            model: on its device, or its compiled form.
             step: where the run stands.
+            snapshots: of model and optimizer.
 
         Raises:
             ValueError: if the others stand elsewhere.
         """
-        if self.size == 1 or isinstance(model, DistributedDataParallel):
-            return model
-        row = torch.tensor([float(step)], dtype=torch.float64, device=self.on)
-        steps = sorted({int(value) for value in self._gathered(row).flatten().tolist()})
-        if len(steps) > 1:
-            raise ValueError(
-                f"resume must lead all processes to one step, got {steps}: each of them has to see the "
-                "run folder"
-            )
+        if self.size == 1:
+            yield model
+            return
+        self._check_step(step)
+        if self.shards:
+            parts = snapshots.parts
+            self.sharding = self.sharding or Sharding(parts["model"], parts["optimizer"], self.meeting)
+            self.sharding.begin(snapshots)
+            model = self.sharding.running
+        with synchronized(model, self.meeting):
+            yield model if self.shards else self._averaging(model)
+        if self.sharding is not None:
+            self.sharding.gather()
+
+    def _averaging(self, model: nn.Module) -> nn.Module:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the newest torch's
             return DistributedDataParallel(
                 model,
@@ -119,20 +128,46 @@ class Processes:
                 find_unused_parameters=self.find_unused,
             )
 
-    def alone(self, model: nn.Module, more: bool) -> AbstractContextManager[None]:
+    def _check_step(self, step: int) -> None:
+        row = torch.tensor([float(step)], dtype=torch.float64, device=self.meeting.on)
+        steps = sorted({int(value) for value in self.meeting.gathered(row).flatten().tolist()})
+        if len(steps) > 1:
+            raise ValueError(
+                f"resume must lead all processes to one step, got {steps}: each of them has to see the "
+                "run folder"
+            )
+
+    def alone(self, model: Any, more: bool) -> AbstractContextManager[None]:
         """Goes around forward and backward; where there are more to come in this step, the gradients
         wait for those."""
+        if self.sharding is not None:
+            model.set_requires_gradient_sync(not more)
         return model.no_sync() if more and isinstance(model, DistributedDataParallel) else nullcontext()
 
-    def averaged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The mean of each over all processes; the tensors themselves stay as they are."""
-        if self.size == 1 or not tensors:
-            return list(tensors)
-        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        self._meet()
-        dist.all_reduce(flat)
-        parts = flat.div_(self.size).split([tensor.numel() for tensor in tensors])
-        return [p.view_as(t).to(t.dtype) for p, t in zip(parts, tensors, strict=True)]
+    def gathered(self) -> AbstractContextManager[None]:
+        """Inside, the model is whole in every process."""
+        return nullcontext() if self.sharding is None else self.sharding.gathered()
+
+    def state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a run as one process would have it; see `Sharding.state`."""
+        if self.sharding is None:
+            return state
+        with self.meeting.watching():
+            return self.sharding.state(state)
+
+    def finite(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether all their entries are, in those parts too that other processes have."""
+        finite = all(torch.isfinite(parameter).all() for parameter in parameters)
+        if self.sharding is None:
+            return finite
+        with self.meeting.watching():
+            return sum(self.added([0.0 if finite else 1.0])) == 0
+
+    def led(self, decision: bool, doubtful: bool) -> bool:
+        """What the first process has decided, where all have to do the same and might not."""
+        if self.sharding is None or not doubtful:
+            return decision
+        return self.added([float(decision and self.leads)]) == [1.0]
 
     def agreed(
         self,
@@ -157,7 +192,7 @@ class Processes:
         largest = norm.new_zeros(()) if buffers is None else buffers
         asked = norm.new_full((), float(noted or 0))
         row = torch.stack([value.detach().double() for value in (*means, norm, largest, asked)])
-        rows = self._gathered(row)
+        rows = self.meeting.gathered(row)
         self.asked_to_stop = rows[:, -1].max()
         means = list(rows[:, : len(means)].mean(0).to(loss.dtype))
         # That of rank 0 for all: were their processors to round otherwise, so might their verdicts.
@@ -191,93 +226,24 @@ class Processes:
         buffers, before = transaction.watched, transaction.earlier
         weight = sum(len(inputs) for inputs, _ in batches) / sum(map(samples_of, batches))
         changes = [(now - then) * weight for now, then in zip(buffers, before, strict=True)]
-        for buffer, then, change in zip(buffers, before, self.averaged(changes), strict=True):
+        for buffer, then, change in zip(buffers, before, self.meeting.averaged(changes), strict=True):
             torch.add(then, change, out=buffer)
 
     def added(self, values: Sequence[Tensor | float]) -> list[float]:
         """The sum of each over all processes, on the host."""
-        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.on) for v in values])
-        total = row if self.size == 1 else self._gathered(row).sum(0)
+        on = self.meeting.on
+        row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=on) for v in values])
+        total = row if self.size == 1 else self.meeting.gathered(row).sum(0)
         return [float(value) for value in total.tolist()]
-
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The first process goes through the block alone, then the others."""
-        if self.size > 1:
-            self._meet()
-            if not self.leads:
-                dist.barrier()
-        try:
-            yield
-        finally:
-            if self.size > 1 and self.leads:
-                dist.barrier()
-
-    def told(self, folder: str) -> str:
-        """The run folder of the first process, or "" where it has none; later attempts find it too."""
-        table = self._table()
-        if self.leads:
-            table.set("folder", folder)
-            if folder:
-                table.underlying_store.set(torchrun.FOLDER, folder)
-        return os.fsdecode(table.get("folder"))
 
     def notes(self, model: nn.Module) -> list[str]:
         """What is to be said before several processes train the model."""
-        if self.size == 1 or not any(isinstance(part, _BatchNorm) for part in model.modules()):
-            return []
-        return [
-            f"BatchNorm normalizes by the rows of each of {self.size} processes, so their number "
-            "changes the result; model.norm=group, where there is one, gives the same with any"
-        ]
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Says why an exchange fails, in our words.
-
-        Raises:
-            ProcessLost: if another process is gone.
-            RuntimeError: as it is, or if the others would wait for a gradient that there is not.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if "find_unused_parameters" in str(error):
-                raise RuntimeError(
-                    "a parameter had no gradient in a step, for which the processes would wait; "
-                    "trainer.processes.find_unused=true looks for such parameters"
-                ) from error
-            if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-                raise
-            raise ProcessLost(lost(self._table(), self.rank, self.size, self.timeout)) from None
-
-    def _gathered(self, row: Tensor) -> Tensor:
-        """(k,) of each process as (N, k), the same bits in all of them."""
-        self._meet()
-        rows = [torch.empty_like(row) for _ in range(self.size)]
-        dist.all_gather(rows, row)
-        return torch.stack(rows)
-
-    def _meet(self) -> None:
-        if dist.is_initialized():
-            return
-        backend = "nccl" if self.on.type == "cuda" else "gloo"
-        if self.on.type == "cuda":
-            torch.cuda.set_device(self.on)
-        table = self._table()
-        introduce(table, self.rank, self.size)
-        dist.init_process_group(
-            backend if self.backend == "auto" else self.backend,
-            store=table,
-            rank=self.rank,
-            world_size=self.size,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        atexit.register(dist.destroy_process_group)
-
-    def _table(self) -> PrefixStore:
-        if self.table is None:
-            # torchrun keeps the table over a restart: what the last attempt said must not be heard.
-            table = torchrun.store(START)
-            self.table = PrefixStore(f"trimtab/{self.place.attempt}", table)
-        return self.table
+        found = []
+        if self.size > 1 and any(map(normalizes_alone, model.modules())):
+            found.append(
+                f"a BatchNorm with a forward of its own normalizes by the rows of each of {self.size} "
+                "processes, so their number changes the result"
+            )
+        if self.shards:
+            found.append("refused steps are not kept for task=replay: no process has the whole model")
+        return found
