@@ -46,7 +46,7 @@ arithmetic 24 GiB are full at {fits:.1f}·10⁹ parameters, before any activatio
 to two more copies of weights and moments, within `guard.budget_mb`.
 
 **Beyond it**: `trainer=ddp` for more samples a second, but every process of it holds the whole state;
-for more state than one machine holds, the engine that cuts it up, torch's FSDP2 (`fully_shard`). Less
+for more state than one machine holds `trainer=fsdp`, which cuts it up (torch's FSDP2). Less
 state by `optimizer=adafactor`, fewer activations by `trainer.checkpoint_activations=true`.
 
 ## A sweep
