@@ -109,7 +109,7 @@ def test_a_sweep_ends_with_one_table_of_its_jobs_best_first(command: Command) ->
     shown = [line.split() for line in lines[heading + 1 : heading + 3]]
     best_first = sorted([0, 1], key=lambda job: values[job])
     assert [row[0] for row in shown] == [str(job) for job in best_first]
-    assert [row[-1] for row in shown] == [f"optimizer.lr={['0.001', '0.01'][job]}" for job in best_first]
+    assert [row[-1] for row in shown] == [["0.001", "0.01"][job] for job in best_first]
     assert f"tensorboard --logdir {sweep.relative_to(outcome.folder)}" in outcome.out
 
 

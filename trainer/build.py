@@ -111,9 +111,8 @@ def _resume(job: Job, folder: Path, config: DictConfig) -> None:
 
 def _check_unfinished(job: Job, folder: str) -> None:
     trainer = job.trainer
-    if (
-        trainer.step >= job.horizon.steps and status_of(Path(folder)) == "completed"
-    ):  # else it has to say so
+    through = trainer.step >= job.horizon.steps
+    if through and status_of(Path(folder)) == "completed":  # else it has to say so
         raise ValueError(
             f"resume={folder} is complete, with {trainer.step} steps; to go on, raise "
             "trainer.max_epochs with resume_allow=[trainer.max_epochs]"

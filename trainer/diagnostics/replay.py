@@ -120,8 +120,9 @@ def replay(
     if not is_data:
         lines += [f"{name} holds NaN or inf" for name in tensors[:SHOWN]] or [bench.largest()]
     if others:
-        steps = count(len(others), "other step")
-        lines.append(f"with these weights {failing} of {steps} is refused too")
+        lines.append(
+            f"with these weights {failing} of {count(len(others), 'other step')} is refused too"
+        )
     if again is not None:
         lines.append(f"with earlier weights the same batch is {'refused too' if again else 'in order'}")
     origin = anomaly.origin if anomaly else None
