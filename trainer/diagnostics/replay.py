@@ -113,16 +113,14 @@ def replay(
         with _state(model, earlier):
             again = bench.attempt(batches)[2]
     is_data = failing < len(others) if others else bool(again)
-    lines = [str(anomaly) if anomaly else f"refused again: {_figures(value, norm)}"]
     tensors = bench.not_finite()
     samples, words = bench.samples(batches) if is_data else ([], [])
-    lines += words
+    lines = [str(anomaly) if anomaly else f"refused again: {_figures(value, norm)}", *words]
     if not is_data:
         lines += [f"{name} holds NaN or inf" for name in tensors[:SHOWN]] or [bench.largest()]
     if others:
-        lines.append(
-            f"with these weights {failing} of {count(len(others), 'other step')} is refused too"
-        )
+        steps = count(len(others), "other step")
+        lines.append(f"with these weights {failing} of {steps} is refused too")
     if again is not None:
         lines.append(f"with earlier weights the same batch is {'refused too' if again else 'in order'}")
     origin = anomaly.origin if anomaly else None
