@@ -82,7 +82,7 @@ class Command:
 
     def __call__(self, _: int) -> float:
         if self.needs and find_spec(self.needs) is None:
-            raise NotInstalled(f"{self.needs} is not installed")
+            raise NotInstalled("not installed")
         with tempfile.TemporaryDirectory() as folder:
             for name, text in self.files.items():
                 Path(folder, name).write_text(text)
