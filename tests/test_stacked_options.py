@@ -130,6 +130,7 @@ def mixture() -> list[Member]:
     count = max(map(len, free.values()))
     found = [dict(zip(OWN, row, strict=True)) for row in itertools.islice(rows, count)]
     found += [{**found[0], **_group_of(option), **needs} for option, needs in NEEDS.items()]
+    found.append({**found[0], "scheduler": "one_cycle", "optimizer": "adamw"})  # whose betas it moves
     return [(options, 0.7 + 0.04 * k, 0) for k, options in enumerate(found)]
 
 

@@ -16,6 +16,9 @@ from trainer.shortcuts import count, update
 Piece = tuple[dict[str, Any], slice]  # the settings of a parameter group, and its piece of a row
 Views = tuple[dict[str, Any], tuple[Tensor, ...]]  # the same, as weights, gradients and moments
 Call = tuple[dict[str, Any], list[list[Tensor]]]  # of several members
+Pace = tuple[
+    float, tuple[float, float]
+]  # learning rate and betas of a parameter group, which schedules move
 
 
 class Updates:
@@ -41,8 +44,8 @@ class Updates:
         self.each_step = self.steps.unbind()
         self.views: list[list[Views]] = [[] for _ in trainers]
         self.adopted: list[Tensor | None] = [None] * count
-        self.noted: dict[int, list[float]] = {}  # the learning rates; a schedule moves before `apply`
-        self.rates: dict[int, list[float]] = {}
+        self.noted: dict[int, list[Pace]] = {}  # as it is now: a schedule moves before `apply`
+        self.paces: dict[int, list[Pace]] = {}
         self.calls: dict[Any, Call] = {}
         self.coefficients = [1.0] * count
         self.scaled = False
@@ -61,7 +64,7 @@ class Updates:
             self.each_step[member].copy_(state["step"])
             state["step"] = self.each_step[member]
         self.adopted[member] = self._first_moment(member)
-        self.rates = {}
+        self.paces = {}
         tensors = (self.stack.values.detach(), self.stack.gradients, *self.moments)
         self.views[member] = [
             (settings, (*(tensor[member, place] for tensor in tensors), self.each_step[member]))
@@ -81,7 +84,7 @@ class Updates:
         adopted = self.adopted[member]
         if adopted is None or self._first_moment(member) is not adopted:  # it went back, say
             return False
-        self.noted[member] = self._rates(member, lr_factor * clipped.lr_factor)
+        self.noted[member] = self._paces(member, lr_factor * clipped.lr_factor)
         coefficient = clipped.coefficient
         if coefficient is not None and coefficient != 1.0:
             self.coefficients[member] = float(coefficient)
@@ -97,7 +100,7 @@ class Updates:
 
     def note_all(self, members: Sequence[int], coefficients: Sequence[float] | None) -> None:
         """`note` for all of these, with the clip's coefficients; None for 1."""
-        self.noted = {member: self._rates(member) for member in members}
+        self.noted = {member: self._paces(member) for member in members}
         if coefficients is not None:
             self.scaled = True
             for member, coefficient in zip(members, coefficients, strict=True):
@@ -122,23 +125,30 @@ class Updates:
 
     def _calls(self) -> dict[Any, Call]:
         """The tensors of the members whose settings are equal, by kernel, learning rate and so on; those
-        of the last step as long as no learning rate has moved."""
-        if self.noted != self.rates:
+        of the last step as long as no learning rate and no beta has moved."""
+        if self.noted != self.paces:
             rows: dict[Any, list[Views]] = {}
-            for member, rates in self.noted.items():
-                for place, (rate, view) in enumerate(zip(rates, self.views[member], strict=True)):
+            for member, paces in self.noted.items():
+                for place, ((rate, betas), view) in enumerate(
+                    zip(paces, self.views[member], strict=True)
+                ):
                     settings = view[0]
-                    numbers = (*settings["betas"], settings["weight_decay"], settings["eps"])
-                    rows.setdefault((self.kernels[member], rate, place, *numbers), []).append(view)
+                    numbers = (place, settings["weight_decay"], settings["eps"])
+                    rows.setdefault((self.kernels[member], rate, betas, *numbers), []).append(view)
             self.calls = {
-                key: (alike[0][0], [list(column) for column in zip(*(v for _, v in alike), strict=True)])
+                key: (
+                    alike[0][0] | {"betas": key[2]},
+                    [list(column) for column in zip(*(v for _, v in alike), strict=True)],
+                )
                 for key, alike in rows.items()
             }
-            self.rates = self.noted
+            self.paces = self.noted
         return self.calls
 
-    def _rates(self, member: int, factor: float = 1.0) -> list[float]:
-        return [settings["lr"] * factor for settings, _ in self.views[member]]
+    def _paces(self, member: int, factor: float = 1.0) -> list[Pace]:
+        return [
+            (settings["lr"] * factor, tuple(settings["betas"])) for settings, _ in self.views[member]
+        ]
 
     def _first_moment(self, member: int) -> Tensor | None:
         state = self.trainers[member].optimizer.state
