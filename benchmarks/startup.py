@@ -12,16 +12,12 @@ write their run folders into a temporary folder, and neither sees a GPU.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.tables import Part, shown, timed
-from benchmarks.timing import Bar, Entry, attempt, interleave
+from benchmarks.timing import Bar, Entry, attempt, command_seconds, interleave
 
 ROOT = Path(__file__).resolve().parents[1]
 BAR = Bar("trimtab / bare", 1.3, at_least=False)
@@ -59,20 +55,8 @@ main()
 
 def taken(command: list[str], folder: Path) -> float:
     """Seconds a Python command takes, its Hydra run folder placed inside `folder`."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    run = Path(tempfile.mkdtemp(dir=folder))
-    start = time.perf_counter()
-    result = subprocess.run(
-        [sys.executable, *command, f"hydra.run.dir={run}"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - start
-    if result.returncode:
-        raise RuntimeError(f"{command[0]} exited with {result.returncode}\n{result.stderr}")
-    return seconds
+    run = tempfile.mkdtemp(dir=folder)
+    return command_seconds([*command, f"hydra.run.dir={run}"], ROOT)
 
 
 def contenders(folder: Path) -> list[Entry]:

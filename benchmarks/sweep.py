@@ -19,10 +19,7 @@ each, against the bar that holds for every model: never slower than the better o
 """
 
 import argparse
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +33,7 @@ from torch import nn
 
 from benchmarks.lightning_sweep import LIGHTNING
 from benchmarks.tables import Part, shown
-from benchmarks.timing import Bar, Entry, NotInstalled, interleave, median_ratio, spread
+from benchmarks.timing import Bar, Entry, NotInstalled, command_seconds, interleave, median_ratio, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 # points, epochs: (at least so many times as fast as basic, as lightning)
@@ -86,18 +83,8 @@ class Command:
         with tempfile.TemporaryDirectory() as folder:
             for name, text in self.files.items():
                 Path(folder, name).write_text(text)
-            environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-            began, used = time.perf_counter(), _processor_seconds()
-            done = subprocess.run(
-                [sys.executable, *self.arguments],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            seconds = time.perf_counter() - began
-            if done.returncode:
-                raise RuntimeError(done.stderr[-2000:] or done.stdout[-2000:])
+            used = _processor_seconds()
+            seconds = command_seconds(self.arguments, Path(folder))
         self.processor.append(_processor_seconds() - used)
         return seconds
 

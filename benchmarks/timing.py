@@ -7,10 +7,15 @@ minute then slows both sides of a ratio and mostly cancels.
 """
 
 import gc
+import os
 import statistics
+import subprocess
+import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 class NotInstalled(Exception):
@@ -76,6 +81,23 @@ def attempt(entry: Entry, amount: int) -> float | None:
         entry.crash = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     return None
+
+
+def command_seconds(arguments: Sequence[str], folder: Path) -> float:
+    """Seconds that Python takes with these arguments, run in the folder, from start to exit.
+
+    Raises:
+        RuntimeError: with the end of what it said, if it fails.
+    """
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:] or done.stdout[-2000:])
+    return seconds
 
 
 def calibrate(entry: Entry, seconds: float, first: int = 4) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -26,12 +26,7 @@ class StopSignals:
             self.previous = {number: signal.signal(number, self._note) for number in ASKED}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.record import Record
-from trainer.schedulers import Horizon
 from trainer.sweeps.workers import Tell
 from trainer.tasks.train import Job
 
@@ -61,8 +60,7 @@ class Pulse:
 
     def view(self, number: int, job: Job) -> Beat:
         """A view of the record of a job; give it to `Trainer.fit`."""
-        horizon = Horizon.of(job.data.batches_per_epoch, job.trainer.accumulate, *job.trainer.limits)
-        return Beat(self, number, job.trainer.record, horizon.steps)
+        return Beat(self, number, job.trainer.record, job.horizon.steps)
 
     def beat(self, number: int, mark: Mark) -> None:
         """A job has come so far; jobs trained as one do so one after another at each line."""

@@ -1,4 +1,4 @@
-"""What a command does with the parts it composed; chosen by the ``task`` group."""
+"""A command with its parts, composed; and training them, which ``task=train`` does."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ class Train:
             console.close()
             board.close()
         try:
-            from trainer.pictures.curves import (
-                draw_curves,  # matplotlib takes as long to import as torch
-            )
+            from trainer.pictures.curves import draw_curves  # matplotlib takes as long as torch
 
             draw_curves(folder)
         except OSError as error:
