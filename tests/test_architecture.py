@@ -145,7 +145,7 @@ def test_nothing_heavy_is_imported_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("trainer.loop", "matplotlib sklearn tensorboard hydra omegaconf rich"),
+        ("trainer.loop", "matplotlib sklearn tensorboard hydra omegaconf rich torch._dynamo sympy"),
         ("train", "torch numpy matplotlib sklearn tensorboard"),
     ],
     ids=["loop", "train"],

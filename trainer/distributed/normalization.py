@@ -33,7 +33,9 @@ def synchronized(model: nn.Module, meeting: Meeting) -> Iterator[None]:
     found = (module for module in model.modules() if isinstance(module, _BatchNorm))
     layers = [module for module in found if not normalizes_alone(module)]
     for layer in layers:
-        layer.forward = partial(_normalized, layer, meeting)  # type: ignore[method-assign]
+        # Not as a decorator: it imports the compiler, for which one process need not wait.
+        apart = torch.compiler.disable(partial(_normalized, layer, meeting))
+        layer.forward = apart  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -46,7 +48,6 @@ def normalizes_alone(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and type(module).forward not in KINDS
 
 
-@torch.compiler.disable  # type: ignore[misc]
 def _normalized(layer: _BatchNorm, meeting: Meeting, x: Tensor) -> Tensor:
     if not layer.training:
         return type(layer).forward(layer, x)
