@@ -74,7 +74,7 @@ def in_a_line(standing: Standing) -> str:
 def times(standing: Standing) -> str:
     """How long the sweep has taken, and how long it is likely to go on."""
     line, left = clock(standing.elapsed), standing.left
-    if standing.signal or left is None:
+    if standing.signal or not left:
         return line
     ends = time.strftime(", until %H:%M", time.localtime(time.time() + left)) if left >= FAR else ""
     return f"{line}, about {clock(left)} left{ends}"
