@@ -86,6 +86,9 @@ LINES = {
     "clip.max_norm=0.1,1": "To sweep over it, add --multirun",
     "clip.max_norm=${nope}": "Interpolation key 'nope' not found",
     "clip.max_norm=${clip.max_norm}": "Recursive interpolation detected",
+    "-m hydra.launcher._target_=hydra_plugins.hydra_far_launcher.far.Far seed=1,2": (
+        "hydra/launcher=vectorized needs a package that is not installed: pip install hydra-far-launcher"
+    ),
     "-m hydra.launcher.strategy=fast seed=1,2": "hydra.launcher.strategy must be one of auto, stacked,",
     "-m hydra/sweeper=search hydra.launcher.strategy=fast": "hydra.launcher.strategy must be one of",
     "-m clip.max_norm=1,-1": f"clip.max_norm must be > 0, got -1; {NO_CLIP}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import signal
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -157,6 +158,7 @@ class Preflight(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes every job of a basic sweep; one that is wrong stops all before the first starts."""
         check_started(config, sweeping=True)
+        _check_installed(config)
         for kept in (_finished, _ready, _ended, _planned, _sweep):
             kept.clear()
         keeps = config.hydra.launcher._target_.endswith("VectorizedLauncher")
@@ -252,6 +254,15 @@ def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
     if len({tuple(map(_setting, job)) for job in jobs}) < len(jobs):
         raise BadInput("the sweep holds the same job twice: list every value once")
     return [list(job) for job in jobs]
+
+
+def _check_installed(config: DictConfig) -> None:
+    """Refuses a launcher whose package is not there, before anything is made for its jobs."""
+    *package, name = config.hydra.launcher._target_.split(".")[:2]
+    if find_spec(".".join((*package, name))) is None:
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        remedy = f"pip install {name.replace('_', '-')}"
+        raise BadInput(f"hydra/launcher={chosen} needs a package that is not installed: {remedy}")
 
 
 def _setting(override: str) -> tuple[str, float | str]:
