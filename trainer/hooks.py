@@ -7,6 +7,7 @@ rehearses everything first: a bad command leaves nothing behind. `run` is the jo
 from __future__ import annotations
 
 import copy
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -144,6 +145,11 @@ def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
 
 class Preflight(Callback):
     """Refuses a bad command before Hydra makes a folder for it; named in ``hydra.callbacks``."""
+
+    def __init__(self) -> None:
+        if not gc.get_freeze_count():
+            gc.freeze()  # what is imported by now stays; no collection and no fork need look at it
+        gc.enable()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
