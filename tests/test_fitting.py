@@ -95,6 +95,15 @@ def test_a_file_of_a_later_format_is_refused_and_left_where_it_is(tmp_path: Path
     assert path.exists()
 
 
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    checkpoint.save(path, {"step": 2})
+    content = bytearray(path.read_bytes())
+    content[len(checkpoint.MAGIC)] = 1
+    path.write_bytes(content)
+    assert checkpoint.load(path) == {"step": 2}
+
+
 def test_other_settings_hold_from_here_on_and_the_moments_stay() -> None:
     horizon = Horizon(40, 4, 10)
 

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.clipping import ClipByNorm, NoClip
 from trainer.clipping.norms import SLACK
 from trainer.ensemble.run import Run
-from trainer.ensemble.updates import Pace, Updates
+from trainer.ensemble.updates import Numbers, Pace, Updates
 from trainer.guard import Off, Rewind, Skip
-
-Numbers = NDArray[np.float64]
 
 
 class Ordinary:
@@ -46,7 +43,7 @@ class Ordinary:
         self.thresholds = np.array([getattr(t.clip, "max_norm", np.inf) for t in self.trainers])
         self.paced = not any(trainer.schedule.moves_in_epochs for trainer in self.trainers)
         self.pending: list[Numbers] = []
-        self.norms = np.empty((0, 2))  # of the last of these steps, before and after clipping
+        self.latest: Numbers  # of the last of these steps
         self.terms: tuple[str, ...] = ()
         # Known until `flush`, for nothing but steps like these happens before:
         self.limits: Numbers | None = None  # of loss, norm and buffers, (3, K)
@@ -61,21 +58,25 @@ class Ordinary:
         if limits is None:
             return False
         (norm,) = norms.values()
-        watched = means[""] * 0 if largest is None else largest
-        seen = np.stack([self._read(means[""]), self._read(norm), self._read(watched)])
-        if not (np.isfinite(seen) & (seen <= limits)).all():
+        self.terms = tuple(name for name in means if name)
+        row = np.zeros((5 + len(self.terms), len(self.rows)))  # as in `Meter.add_accepted`
+        row[1], row[2] = self._read(means[""]), self._read(norm)
+        if largest is not None:
+            row[-1] = self._read(largest)
+        if not (np.abs(row[[1, 2, -1]]) <= limits).all():
             return False
-        before = seen[1]
-        beyond = before > self.thresholds * SLACK
-        coefficients = np.where(beyond, self.thresholds / (before + 1e-6), 1.0)
+        for place, name in enumerate(self.terms):
+            row[4 + place] = self._read(means[name])
+        beyond, coefficients = row[2] > self.thresholds * SLACK, None
+        row[3] = row[2]
+        if beyond.any():
+            coefficients = np.where(beyond, self.thresholds / (row[2] + 1e-6), 1.0)
+            row[3] *= coefficients
         if self.paces is None or not self.paced:
             self.paces = self.updates.paces_of(self.rows)
-        self.updates.note_all(self.paces, coefficients.tolist() if beyond.any() else None)
-        self.terms = tuple(name for name in means if name)
-        terms = [self._read(means[name]) for name in self.terms]
-        self.norms = np.stack((before, before * coefficients), axis=1)
-        row = [np.zeros_like(before), seen[0], *self.norms.T, *terms, seen[2]]
-        self.pending.append(np.stack(row))
+        self.updates.note_all(self.paces, coefficients)
+        self.latest = row
+        self.pending.append(row)
         if not self.paced:
             for trainer in self.trainers:
                 trainer.schedule.step_ended()
@@ -83,6 +84,11 @@ class Ordinary:
         if self.quiet == 0:
             self.flush()
         return True
+
+    @property
+    def norms(self) -> Numbers:
+        """Of the members' gradients in the last ordinary step, before and after clipping, (K, 2)."""
+        return self.latest[2:4].T.copy()
 
     def flush(self) -> None:
         """Hands the members what the steps since the last time have left behind."""
@@ -113,7 +119,7 @@ class Ordinary:
         self.quiet = min((w.quiet for triple in windows for w in triple), default=1)
         own = iter([[w.limit for w in triple] for triple in windows])
         limits = [next(own) if isinstance(guard, Skip) else [np.inf] * 3 for guard in guards]
-        self.limits = np.array(limits).T
+        self.limits = np.minimum(np.array(limits).T, np.finfo(np.float64).max)  # inf is within none
         return self.limits
 
     def _read(self, values: Tensor) -> Numbers:

@@ -92,7 +92,8 @@ class Stack:
         for number, ((inputs, targets), size) in enumerate(zip(batches, sizes, strict=True)):
             share = size / sum(sizes)
             losses, terms, _ = self._all(inputs, targets, axis)
-            ones = self.ones.to(losses.dtype) * share
+            ones = self.ones.to(losses.dtype)
+            ones = ones if share == 1 else ones * share
             parts = gradients(losses, list(self.parameters.values()), ones)
             if number == 0:
                 torch._foreach_copy_(self.slots, parts)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.clipping import Clipped
@@ -13,6 +15,7 @@ from trainer.ensemble.stack import Stack
 from trainer.loop import Trainer
 from trainer.shortcuts import count, update
 
+Numbers = NDArray[np.float64]
 Piece = tuple[dict[str, Any], slice]  # the settings of a parameter group, and its piece of a row
 Views = tuple[dict[str, Any], tuple[Tensor, ...]]  # the same, as weights, gradients and moments
 Call = tuple[dict[str, Any], list[list[Tensor]]]  # of several members
@@ -46,7 +49,7 @@ class Updates:
         self.noted: dict[int, list[Pace]] = {}  # as it is now: a schedule moves before `apply`
         self.paces: dict[int, list[Pace]] = {}
         self.calls: dict[Any, Call] = {}
-        self.coefficients = [1.0] * count
+        self.coefficients = np.ones(count)
         self.scaled = False
 
     def adopt(self, member: int) -> None:
@@ -101,13 +104,12 @@ class Updates:
         """How fast each of these goes now."""
         return {member: self._paces(member) for member in members}
 
-    def note_all(self, paces: dict[int, list[Pace]], coefficients: Sequence[float] | None) -> None:
+    def note_all(self, paces: dict[int, list[Pace]], coefficients: Numbers | None) -> None:
         """`note` for all of these, with the clip's coefficients; None for 1."""
         self.noted = paces
         if coefficients is not None:
             self.scaled = True
-            for member, coefficient in zip(paces, coefficients, strict=True):
-                self.coefficients[member] = coefficient
+            self.coefficients[list(paces)] = coefficients
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -115,9 +117,9 @@ class Updates:
         if not self.noted:
             return
         if self.scaled:
-            factors = torch.tensor(self.coefficients, dtype=torch.float64)
-            self.stack.gradients.mul_(factors.to(self.stack.gradients)[:, None])
-            self.coefficients, self.scaled = [1.0] * len(self.coefficients), False
+            factors = torch.from_numpy(self.coefficients).to(self.stack.gradients)
+            self.stack.gradients.mul_(factors[:, None])
+            self.coefficients, self.scaled = np.ones(len(self.coefficients)), False
         if len(self.noted) == len(self.trainers):
             self.steps.add_(1)
         else:
