@@ -34,7 +34,6 @@ def table() -> TCPStore:
 def together(
     function: Callable[[Place], Any],
     size: int = 2,
-    attempt: int = 0,
     store: TCPStore | None = None,
     answers: int | None = None,
 ) -> list[Any]:
@@ -43,12 +42,11 @@ def together(
     Args:
         function: gets its place; what it returns is pickled.
         size: how many processes.
-        attempt: how often torchrun would have started them before.
-        store: of an earlier attempt; None for a new one.
+        store: of an earlier start, which torchrun keeps; None for a new one.
         answers: of so many of the processes, the first; the others are not waited for.
     """
     store = store or table()
-    places = [Place(rank, size, rank, attempt) for rank in range(size)]
+    places = [Place(rank, size, rank) for rank in range(size)]
     context = multiprocessing.get_context("fork")
     running, ends = [], []
     for place in places:
@@ -107,7 +105,6 @@ def _run(function: Callable[[Place], Any], place: Place, port: int, answer: Conn
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.size),
         "LOCAL_RANK": str(place.local),
-        "TORCHELASTIC_RESTART_COUNT": str(place.attempt),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",

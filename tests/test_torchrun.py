@@ -18,6 +18,7 @@ from several import commands, dies_at, table, together
 from test_resume import assert_identical
 
 from trainer.distributed import torchrun
+from trainer.distributed.peers import introduce
 from trainer.distributed.torchrun import Place, expanded
 from trainer.resume import lock
 
@@ -104,7 +105,7 @@ def test_processes_have_one_folder_and_one_voice_and_a_restart_goes_on(tmp_path:
 
     damaged = cut / "checkpoints" / "step-00000008.ckpt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    again, other = commands(*RUN, attempt=1, store=kept)
+    again, other = commands(*RUN, store=kept)
     assert (again[0], other[0]) == (0, 0), again[2] + other[2]
     assert f"{damaged}: " in again[1]
     assert damaged.with_suffix(".ckpt.damaged").exists(), "set aside once, by one of them"
@@ -129,18 +130,33 @@ def expansion(place: Place) -> list[str] | str:
 
 
 def test_only_a_restart_that_knows_its_folder_resumes(tmp_path: Path) -> None:
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("[clip=norm]")
     here = [f"hydra.run.dir='{tmp_path}'", f"resume='{tmp_path}'"]
     kept, typed = table(), ["clip=norm"]
-    assert together(expansion, 1, attempt=0, store=kept) == [typed], "there is nothing to go on with"
-    assert together(expansion, 1, attempt=1, store=kept) == [typed], "it ended before it had a folder"
+    assert together(expansion, store=kept) == [typed] * 2, "there is nothing to go on with"
     kept.set(torchrun.FOLDER, str(tmp_path))
-    assert together(expansion, 1, attempt=0, store=kept) == [typed], "another run's"
-    assert together(expansion, 1, attempt=1, store=kept) == [[*typed, *here]]
+    assert together(expansion, store=kept) == [typed] * 2, "it ended before it was a run"
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[clip=norm]")
+    assert together(expansion, store=kept) == [[*typed, *here]] * 2
     (tmp_path / "summary.json").write_text('{"status": "diverged"}')
     said = f"{tmp_path} has diverged and is not started anew"
-    assert together(expansion, 1, attempt=1, store=kept) == [said]
+    assert together(expansion, store=kept) == [said] * 2
+
+
+def test_what_an_earlier_start_has_left_in_the_table_is_not_heard() -> None:
+    """Neither of one that all had come to, nor of one that the first process had not."""
+
+    def heard(place: Place) -> bool:
+        own, mine = introduce(torchrun.store(30.0), place.rank, place.size), f"said by {place.rank}"
+        before = own.check([mine])
+        own.set(mine, "")
+        own.wait([f"said by {rank}" for rank in range(place.size)])
+        return before
+
+    kept = table()
+    assert together(heard, 3, store=kept) == [False] * 3
+    kept.set("trimtab/asking/2", "one that is gone")
+    assert together(heard, 3, store=kept) == [False] * 3
 
 
 def test_a_place_is_what_the_environment_says_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +165,7 @@ def test_a_place_is_what_the_environment_says_whole(monkeypatch: pytest.MonkeyPa
     assert Place.here() == Place()
     for name, value in (ENVIRONMENT | {"RANK": "1", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
-    assert Place.here() == Place(1, 2, 0, 0)
+    assert Place.here() == Place(1, 2, 0)
 
 
 @pytest.mark.soak
