@@ -22,7 +22,7 @@ from torch.distributed import TCPStore
 import train
 from trainer.distributed.torchrun import Place
 
-PATIENCE = 60.0  # seconds; then all are killed, and the test fails
+PATIENCE = 60.0  # seconds
 
 
 def table() -> TCPStore:
@@ -36,6 +36,7 @@ def together(
     size: int = 2,
     store: TCPStore | None = None,
     answers: int | None = None,
+    patience: float = PATIENCE,
 ) -> list[Any]:
     """What the function returns in each of so many processes; None for one that was killed.
 
@@ -44,6 +45,7 @@ def together(
         size: how many processes.
         store: of an earlier start, which torchrun keeps; None for a new one.
         answers: of so many of the processes, the first; the others are not waited for.
+        patience: seconds; then all are killed, and the test fails.
     """
     store = store or table()
     places = [Place(rank, size, rank) for rank in range(size)]
@@ -57,7 +59,7 @@ def together(
         running.append(process)
         ends.append(end)
     try:
-        return [_received(end) for end in _in_order(ends[:answers])]
+        return [_received(end) for end in _in_order(ends[:answers], patience)]
     finally:
         for process in running:
             process.kill()
@@ -118,12 +120,12 @@ def _run(function: Callable[[Place], Any], place: Place, port: int, answer: Conn
     os._exit(0)
 
 
-def _in_order(ends: Sequence[Connection]) -> Sequence[Connection]:
+def _in_order(ends: Sequence[Connection], patience: float) -> Sequence[Connection]:
     """The ends, once there is something to read from each of them."""
-    deadline, waiting = time.monotonic() + PATIENCE, list(ends)
+    deadline, waiting = time.monotonic() + patience, list(ends)
     while waiting:
         ready = wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-        assert ready, f"{len(waiting)} of {len(ends)} processes gave no answer in {PATIENCE:g} s"
+        assert ready, f"{len(waiting)} of {len(ends)} processes gave no answer in {patience:g} s"
         waiting = [end for end in waiting if end not in ready]
     return ends
 
