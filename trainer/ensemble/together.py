@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
 import torch
 
 from trainer.data.tensors import Batch, each
+from trainer.ensemble.looking import Looking
 from trainer.ensemble.member import Member
 from trainer.ensemble.ordinary import Ordinary
 from trainer.ensemble.run import Common, Run
@@ -70,6 +70,10 @@ class Together:
         self.members = [Member(trainer, k, self.common) for k, trainer in enumerate(trainers)]
         self.norm_types = {trainer.clip.norm_type for trainer in trainers}
         self.ordinary = Ordinary(self.going, self.updates)
+        self.looking = Looking(self.going, self.stack)
+        every = [(trainer.guard.snapshot_every, trainer.checkpoints.every_steps) for trainer in trainers]
+        self.intervals = {steps for pair in every for steps in pair if steps}
+        self.saves_at = min(trainer.checkpoints.due_at for trainer in trainers)
 
     def fit(self) -> None:
         """Trains all to the horizon, or until a signal ends them; each then has its summary or error.
@@ -130,15 +134,27 @@ class Together:
         return joined
 
     def _step(self, batches: Sequence[Batch]) -> None:
-        if self.log_due and any(_looks_inside(run.trainer) for run in self.going.values()):
+        self.calm = False
+        looks = self.log_due and self.looking.due
+        if looks and not (self.looking.possible and self.ordinary.possible):
             self._step_apart(batches)
             return
         stack, before = self.stack, torch.get_rng_state()
         stack.begin()
-        means = stack(batches, self.axis)
+        with self.looking.watching() if looks else nullcontext():
+            means = stack(batches, self.axis)
         norms = {norm_type: stack.norms(norm_type) for norm_type in self.norm_types}
         largest = stack.largest_buffers()
-        if self.log_due or not self.ordinary.take(means, norms, largest):
+        self.calm = self.ordinary.take(means, norms, largest)
+        if self.calm:
+            for run in self.going.values() if self.log_due else ():
+                run.trainer.diagnostics.forward(due=True)
+            if looks:
+                self.looking.before()
+        elif looks:  # so far nothing was touched: there are no buffers here, and no generators
+            self._step_apart(batches)
+            return
+        else:
             self.ordinary.flush()
             common, after = self.common, torch.get_rng_state()
             common.means = {name: values.unbind() for name, values in means.items()}
@@ -149,6 +165,8 @@ class Together:
                 self._step_of(k, run, batches)
             torch.set_rng_state(after)
         self.updates.apply()
+        if looks:
+            self.looking.after(torch.from_numpy(self.ordinary.norms))
 
     def _step_apart(self, batches: Sequence[Batch]) -> None:
         """A step that each takes wholly by itself, because something looks into the model meanwhile."""
@@ -179,9 +197,7 @@ class Together:
             return
         head, last = self._head, self._head.step == self.horizon.steps
         ends = last or head.batch >= self.per_epoch
-        if not (ends or self.log_due or signals.received) and not any(
-            _is_due(run.trainer) for run in self.going.values()
-        ):
+        if not (ends or self.log_due or signals.received or self._is_due(head.step)):
             return
         self.ordinary.flush()
         if ends:
@@ -196,6 +212,16 @@ class Together:
                     self._close(k)
             except Exception as error:
                 self._failed(k, run, error)
+        clocks = (run.trainer.checkpoints.due_at for run in self.going.values())
+        self.saves_at = min(clocks, default=0.0)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a run has anything to do after this step that the others may not have."""
+        return (
+            any(step % every == 0 for every in self.intervals)
+            or time.monotonic() >= self.saves_at
+            or (not self.calm and any(run.trainer.ending for run in self.going.values()))
+        )
 
     def _validated(self) -> Sequence[dict[str, float]] | None:
         """Loss and metrics of all members; None where each has to validate by itself."""
@@ -237,20 +263,6 @@ class Together:
         self.ordinary.flush()
         self.ordinary = Ordinary(self.going, self.updates)
         self.members[k].leave(run.trainer)
-
-
-def _looks_inside(trainer: Trainer) -> bool:
-    """Whether this run samples the next step that is recorded."""
-    looks = trainer.diagnostics
-    wants = (looks.layers, looks.activations, looks.parameters, looks.histograms, looks.shares)
-    return any(wants) and looks.logged % looks.every == 0
-
-
-def _is_due(trainer: Trainer) -> bool:
-    """Whether a run has anything to do between two steps that the others may not have."""
-    every = trainer.guard.snapshot_every or math.inf
-    due = trainer.ending is not None or trainer.step % every == 0
-    return due or trainer.checkpoints.due(trainer.step)
 
 
 def stacked(values: Sequence[Any]) -> Any:
