@@ -69,8 +69,10 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     if Place.here().size == 1 or not _is_kept():
         return expand(arguments)
     table = store(30.0)
-    folder = Path(os.fsdecode(table.get(FOLDER)) if table.check([FOLDER]) else "")
-    if not (folder / RUN).exists():  # they start the first time, or ended before there was a run
+    folder = Path(os.fsdecode(table.get(FOLDER))) if table.check([FOLDER]) else None
+    if (
+        folder is None or not (folder / RUN).exists()
+    ):  # the first start, or it ended before there was a run
         return expand(arguments)
     if status_of(folder) == "diverged":
         raise SystemExit(f"{folder} has diverged and is not started anew")
