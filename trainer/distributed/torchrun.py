@@ -70,9 +70,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
         return expand(arguments)
     table = store(30.0)
     folder = Path(os.fsdecode(table.get(FOLDER))) if table.check([FOLDER]) else None
-    if (
-        folder is None or not (folder / RUN).exists()
-    ):  # the first start, or it ended before there was a run
+    if folder is None or not (folder / RUN).exists():  # the last start ended before it was a run
         return expand(arguments)
     if status_of(folder) == "diverged":
         raise SystemExit(f"{folder} has diverged and is not started anew")
