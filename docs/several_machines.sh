@@ -5,8 +5,9 @@
 #   bash docs/several_machines.sh HOST 2 trainer=fsdp model=transformer data=text
 #
 # 2 is how many machines there are; what follows is what train.py takes, trainer=ddp or trainer=fsdp among it.
-# Each machine starts a process per GPU, or one where there is none. Should one be lost, all start again from the
-# last checkpoint, up to three times.
+# Each machine starts a process per GPU, or one where there is none. Should a process be lost, all start again from
+# the last checkpoint, up to three times. A machine that is lost ends the others within some minutes: start all of
+# them again, with resume=<the run folder> added.
 set -euo pipefail
 first=${1:?the name of the first machine}
 machines=${2:?how many machines there are}

@@ -13,7 +13,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode append
 set -euo pipefail
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # head would end it early
 folder=outputs/slurm-$SLURM_JOB_ID
 arguments=("$@" "hydra.run.dir=$folder")
 if [ -e "$folder/metrics.jsonl" ]; then

@@ -22,7 +22,7 @@ from torch.distributed import TCPStore
 import train
 from trainer.distributed.torchrun import Place
 
-PATIENCE = 60.0  # seconds; then all are killed, and the test fails
+PATIENCE = 60.0  # seconds
 
 
 def table() -> TCPStore:
@@ -34,21 +34,21 @@ def table() -> TCPStore:
 def together(
     function: Callable[[Place], Any],
     size: int = 2,
-    attempt: int = 0,
     store: TCPStore | None = None,
     answers: int | None = None,
+    patience: float = PATIENCE,
 ) -> list[Any]:
     """What the function returns in each of so many processes; None for one that was killed.
 
     Args:
         function: gets its place; what it returns is pickled.
         size: how many processes.
-        attempt: how often torchrun would have started them before.
-        store: of an earlier attempt; None for a new one.
+        store: of an earlier start, which torchrun keeps; None for a new one.
         answers: of so many of the processes, the first; the others are not waited for.
+        patience: seconds; then all are killed, and the test fails.
     """
     store = store or table()
-    places = [Place(rank, size, rank, attempt) for rank in range(size)]
+    places = [Place(rank, size, rank) for rank in range(size)]
     context = multiprocessing.get_context("fork")
     running, ends = [], []
     for place in places:
@@ -59,7 +59,7 @@ def together(
         running.append(process)
         ends.append(end)
     try:
-        return [_received(end) for end in _in_order(ends[:answers])]
+        return [_received(end) for end in _in_order(ends[:answers], patience)]
     finally:
         for process in running:
             process.kill()
@@ -107,7 +107,6 @@ def _run(function: Callable[[Place], Any], place: Place, port: int, answer: Conn
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.size),
         "LOCAL_RANK": str(place.local),
-        "TORCHELASTIC_RESTART_COUNT": str(place.attempt),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -121,12 +120,12 @@ def _run(function: Callable[[Place], Any], place: Place, port: int, answer: Conn
     os._exit(0)
 
 
-def _in_order(ends: Sequence[Connection]) -> Sequence[Connection]:
+def _in_order(ends: Sequence[Connection], patience: float) -> Sequence[Connection]:
     """The ends, once there is something to read from each of them."""
-    deadline, waiting = time.monotonic() + PATIENCE, list(ends)
+    deadline, waiting = time.monotonic() + patience, list(ends)
     while waiting:
         ready = wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-        assert ready, f"{len(waiting)} of {len(ends)} processes gave no answer in {PATIENCE:g} s"
+        assert ready, f"{len(waiting)} of {len(ends)} processes gave no answer in {patience:g} s"
         waiting = [end for end in waiting if end not in ready]
     return ends
 

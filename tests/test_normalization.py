@@ -10,6 +10,7 @@ import pytest
 import torch
 from several import together
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.distributed.meeting import Meeting
 from trainer.distributed.normalization import synchronized
@@ -56,7 +57,10 @@ def of_some_rows(place: Place) -> dict[str, list[Any]]:
         with synchronized(layer, meeting):
             found[name] = computed(rows, partial(_same, layer), shape)
         assert "forward" not in vars(layer), "afterwards it is what it was"
-    return found
+    layer = nn.BatchNorm1d(3).double()
+    with synchronized(layer, meeting):
+        checkpoint(layer, batch((5, 3))[rows].requires_grad_(), use_reentrant=False).sum().backward()
+    return found | {"computed again": [int(layer.num_batches_tracked)]}  # type: ignore[operator]
 
 
 def _same(layer: nn.Module) -> nn.Module:
@@ -82,6 +86,12 @@ def test_rows_in_two_processes_are_normalized_as_in_one(
     for statistics in (first[3], second[3]):
         for found, whole in zip(statistics, expected[3], strict=True):
             close(wide(found), wide(whole))
+
+
+def test_what_is_computed_again_on_the_way_back_is_counted_once(
+    both: list[dict[str, list[Any]]],
+) -> None:
+    assert [result["computed again"] for result in both] == [[1], [1]]
 
 
 def test_in_evaluation_nobody_is_asked() -> None:

@@ -129,7 +129,7 @@ def follow(steps: int) -> None:
         return {name: trained(place, clip=mode(), max_steps=steps) for name, mode in MODES.items()}
 
     single = run(ALONE)
-    first, second = together(run)
+    first, second = together(run, patience=900)
     unclipped = single["none"]
     for name, alone in single.items():
         assert len(alone["rows"]) == steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,32 @@ def test_a_full_disk_costs_the_file_and_not_the_run(
     monkeypatch.setattr("trainer.refusals.save", full)
     with pytest.warns(UserWarning, match="a refused step is not kept: No space left"):
         assert trained(tmp_path, (0,)).step == 48
+
+
+class Cut:
+    """A model in parts, of so many bytes."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes, self.together = nbytes, 0
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        self.together += 1
+        yield
+
+
+@pytest.mark.parametrize(("nbytes", "times"), [(2**20, 1), (2**20 + 1, 0)])
+@pytest.mark.parametrize("leads", [True, False])
+def test_every_process_puts_a_model_together_that_fits(
+    tmp_path: Path, nbytes: int, times: int, leads: bool
+) -> None:
+    refusals, cut = Refusals(budget_mb=1), Cut(nbytes)
+    modules = {"model": nn.Linear(3, 1)}
+    refusals.open(tmp_path if leads else None, modules, Skip(), sharding=cut)  # type: ignore[arg-type]
+    refusals.begin([(torch.zeros(2, 3), torch.zeros(2, 1))], step=1, epoch=0, batch=0)
+    refusals.settle(torch.nan, 1.0, True, 0.0)
+    assert cut.together == times
+    assert len(kept(tmp_path)) == times * leads
 
 
 def test_numbers_out_of_range_are_refused() -> None:

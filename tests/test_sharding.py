@@ -122,7 +122,7 @@ def test_a_bad_row_is_refused_and_a_rewind_goes_back_in_both(both: Both) -> None
 def test_every_clip_mode_follows_one_process_for_a_hundred_steps() -> None:
     torch.set_num_threads(1)
     hundred = partial(clipped, steps=100)
-    two = hundred(ALONE), together(hundred)
+    two = hundred(ALONE), together(hundred, patience=900)
     for name in MODES:
         follow(two, name, 1e-5)
 
@@ -147,11 +147,19 @@ def saving(place: Place, folder: Path, resume: Path | None = None, shard: bool =
     return {"weights": flat(run.model), "held": held}
 
 
+def refusing(place: Place, folder: Path) -> Run:
+    """A run that keeps the third step, which it has refused, and ends."""
+    processes = Processes(place=place, shard=True)
+    run = trainer(place, deep(), max_steps=4, processes=processes)
+    run.fit(spoiled(entry=7, value=math.nan), folder / str(place.rank))
+    return {"skipped": run.guard.skipped}
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Run]]]:
     torch.set_num_threads(1)
     at = tmp_path_factory.mktemp("saved")
-    alone = {"one": [saving(ALONE, at / "one")]}
+    alone = {"one": [saving(ALONE, at / "one")], "refused alone": [refusing(ALONE, at / "alone")]}
 
     def of_two(place: Place) -> dict[str, Run]:
         return {
@@ -159,6 +167,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
             "cut up, again": saving(place, at / "again", at / "cut up" / "0"),
             "one, then cut up": saving(place, at / "one, then cut up", at / "one" / "0"),
             "cut up, then ddp": saving(place, at / "then ddp", at / "cut up" / "0", shard=False),
+            "refused": refusing(place, at / "refused"),
         }
 
     two = together(of_two)
@@ -185,6 +194,18 @@ def test_a_checkpoint_is_that_of_one_process(saved: tuple[Path, dict[str, list[R
     assert one == two
     assert any("taken" in key and "exp_avg" in key for key in one), "snapshots too"
     assert {path.name for path in (at / "cut up").iterdir()} == {"0"}, "only the first writes"
+
+
+def test_a_refused_step_is_kept_whole(saved: tuple[Path, dict[str, list[Run]]]) -> None:
+    at, _ = saved
+    paths = [folder / "0" / "refused" / "step-00000003.pt" for folder in (at / "alone", at / "refused")]
+    one, two = (checkpoint.load(path) for path in paths)
+    assert shapes(one) == shapes(two)
+    for name, value in one["modules"]["model"].items():
+        torch.testing.assert_close(two["modules"]["model"][name], value, rtol=1e-9, atol=1e-9)
+    ((inputs, _),) = two["batches"]
+    assert inputs.isnan().nonzero().tolist() == [[7, 0]], "a row of the second process"
+    assert not (at / "refused" / "1").exists()
 
 
 def shapes(value: Any, name: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from several import commands, dies_at, table, together
 from test_resume import assert_identical
 
 from trainer.distributed import torchrun
+from trainer.distributed.peers import introduce
 from trainer.distributed.torchrun import Place, expanded
 from trainer.resume import lock
 
@@ -104,7 +105,7 @@ def test_processes_have_one_folder_and_one_voice_and_a_restart_goes_on(tmp_path:
 
     damaged = cut / "checkpoints" / "step-00000008.ckpt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    again, other = commands(*RUN, attempt=1, store=kept)
+    again, other = commands(*RUN, store=kept)
     assert (again[0], other[0]) == (0, 0), again[2] + other[2]
     assert f"{damaged}: " in again[1]
     assert damaged.with_suffix(".ckpt.damaged").exists(), "set aside once, by one of them"
@@ -129,18 +130,33 @@ def expansion(place: Place) -> list[str] | str:
 
 
 def test_only_a_restart_that_knows_its_folder_resumes(tmp_path: Path) -> None:
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("[clip=norm]")
     here = [f"hydra.run.dir='{tmp_path}'", f"resume='{tmp_path}'"]
     kept, typed = table(), ["clip=norm"]
-    assert together(expansion, 1, attempt=0, store=kept) == [typed], "there is nothing to go on with"
-    assert together(expansion, 1, attempt=1, store=kept) == [typed], "it ended before it had a folder"
+    assert together(expansion, store=kept) == [typed] * 2, "there is nothing to go on with"
     kept.set(torchrun.FOLDER, str(tmp_path))
-    assert together(expansion, 1, attempt=0, store=kept) == [typed], "another run's"
-    assert together(expansion, 1, attempt=1, store=kept) == [[*typed, *here]]
+    assert together(expansion, store=kept) == [typed] * 2, "it ended before it was a run"
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[clip=norm]")
+    assert together(expansion, store=kept) == [[*typed, *here]] * 2
     (tmp_path / "summary.json").write_text('{"status": "diverged"}')
     said = f"{tmp_path} has diverged and is not started anew"
-    assert together(expansion, 1, attempt=1, store=kept) == [said]
+    assert together(expansion, store=kept) == [said] * 2
+
+
+def test_what_an_earlier_start_has_left_in_the_table_is_not_heard() -> None:
+    """Neither of one that all had come to, nor of one that the first process had not."""
+
+    def heard(place: Place) -> bool:
+        own, mine = introduce(torchrun.store(30.0), place.rank, place.size), f"said by {place.rank}"
+        before = own.check([mine])
+        own.set(mine, "")
+        own.wait([f"said by {rank}" for rank in range(place.size)])
+        return before
+
+    kept = table()
+    assert together(heard, 3, store=kept) == [False] * 3
+    kept.set("trimtab/asking/2", "one that is gone")
+    assert together(heard, 3, store=kept) == [False] * 3
 
 
 def test_a_place_is_what_the_environment_says_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,32 +165,48 @@ def test_a_place_is_what_the_environment_says_whole(monkeypatch: pytest.MonkeyPa
     assert Place.here() == Place()
     for name, value in (ENVIRONMENT | {"RANK": "1", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
-    assert Place.here() == Place(1, 2, 0, 0)
+    assert Place.here() == Place(1, 2, 0)
+
+
+ONE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ONE += ["--max-restarts", "1", str(ROOT / "train.py")]
+TWO = ["bash", str(ROOT / "docs" / "several_machines.sh"), "localhost", "2"]
 
 
 @pytest.mark.soak
-def test_torchrun_starts_a_killed_process_anew(tmp_path: Path) -> None:
-    long = [*RUN[:4], "trainer.max_steps=900", "trainer.max_epochs=null", *RUN[5:]]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    start += ["--max-restarts", "1", str(ROOT / "train.py"), *long, "hydra.run.dir=run"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    run = subprocess.Popen(start, start_new_session=True, **pipes)  # type: ignore[call-overload]
-    try:
-        _wait_for(Path("run", "checkpoints"), run)
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        os.kill(int(children[1]), signal.SIGKILL)
-        out, _ = run.communicate(timeout=120)
-    finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == 0, out
-    assert re.search(r"process \d \(pid \d+\) is gone: the others end too", out)
-    assert "resumed at step" in out
-    assert "completed: 900 steps" in out
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("start", "machines"), [(ONE, 1), (TWO, 2)], ids=["one machine", "two"])
+def test_torchrun_starts_a_killed_process_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start: list[str], machines: int, kind: str
+) -> None:
+    """Of two machines, which here are one, that of the killed process alone counts a restart."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    long = ["trainer.max_steps=300", "trainer.max_epochs=null", f"hydra.run.dir={tmp_path / 'run'}"]
+    command = [*start, *RUN, f"trainer={kind}", *long]
+    out = tmp_path / "out.txt"
+    with out.open("w") as file:
+        pipes = {"stdout": file, "stderr": file, "cwd": ROOT, "start_new_session": True}
+        agents = [subprocess.Popen(command, **pipes) for _ in range(machines)]  # type: ignore[call-overload]
+        try:
+            _wait_for(Path("run", "checkpoints"), agents[-1])
+            last = agents[-1].pid
+            children = Path(f"/proc/{last}/task/{last}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            codes = [agent.wait(timeout=180) for agent in agents]
+        finally:
+            for agent in agents:
+                if agent.poll() is None:
+                    os.killpg(agent.pid, signal.SIGKILL)
+    said = out.read_text()
+    assert codes == [0] * machines, said
+    assert machines > 1 or re.search(r"process \d \(pid \d+\) is gone: the others end too", said)
+    assert "already holds a run" not in said
+    assert said.count("resumed at step") == 1, "one restart was enough"
+    assert "completed: 300 steps" in said
     lines = Path("run", "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps)), "each once"
-    assert {*range(3, 901, 3)} <= {*steps}
+    assert {*range(3, 301, 3)} <= {*steps}
 
 
 def _wait_for(path: Path, run: subprocess.Popen[str]) -> None:
@@ -186,8 +218,10 @@ def _wait_for(path: Path, run: subprocess.Popen[str]) -> None:
 def test_a_model_that_is_cut_up_is_resumed_and_evaluated_whole(command: Command) -> None:
     first, second = commands(*RUN, "trainer=fsdp", "trainer.max_steps=6", "hydra.run.dir=cut")
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    assert "refused steps are not kept" in first[1]
     assert second[1:] == ("", "")
+    exported = command("resume=cut", "task=export")
+    assert exported.code == 0, exported.err
+    assert Path("cut", "model.safetensors").exists()
     evaluated = command("resume=cut", "task=evaluate")
     assert evaluated.code == 0, evaluated.err
     assert "step 6" in evaluated.out

@@ -92,14 +92,14 @@ class Gradients:
     ) -> tuple[Tensor, Mapping[str, Tensor], list[Tensor]]:
         for parameter in self.parameters:
             parameter.grad = None
-        samples = sum(map(samples_of, batches))
+        samples, parts = sum(map(samples_of, batches)), self.processes.size
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
             inputs, targets = batch
             with self.processes.alone(self.forward, more=number < len(batches)):
                 with self.precision.autocast():
                     loss, terms = split_loss(self.loss(self.forward(inputs), targets))
-                scaled = loss if self.scaler is None else self.scaler.up(loss)
+                scaled = loss if self.scaler is None else self.scaler.up(loss, parts)
                 if log_due and self.shares.wanted:
                     size = samples_of(batch)
                     self.shares.add(scaled, terms, size / samples, len(inputs) / size)
@@ -123,5 +123,5 @@ class Gradients:
         if sharding is not None:
             gradients = sharding.rows(gradients, [p for p in self.parameters if p.grad is not None])
         if self.scaler is not None:
-            self.scaler.down(gradients)
+            self.scaler.down(gradients, parts)
         return means.pop(""), means, gradients

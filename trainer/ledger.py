@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from trainer.clipping import Clipped
 from trainer.computing import follow_layout
+from trainer.distributed.sharding import Sharding
 from trainer.guard import Guard
 from trainer.meter import Meter, NormHistory
 from trainer.refusals import Refusals
@@ -49,14 +50,17 @@ class Ledger:
         self.overflow: Tensor | bool = False
         self.meter, self.norms = Meter(), NormHistory()
 
-    def open(self, folder: Path | None, modules: Mapping[str, nn.Module]) -> None:
+    def open(
+        self, folder: Path | None, modules: Mapping[str, nn.Module], sharding: Sharding | None = None
+    ) -> None:
         """Before the first step.
 
         Args:
             folder: the run folder, for refused steps; None keeps none.
             modules: model and loss, by name.
+            sharding: of a model that is cut up.
         """
-        self.refusals.open(folder, modules, self.guard, self.scaler)
+        self.refusals.open(folder, modules, self.guard, self.scaler, sharding)
         self.snapshots.begin(self.guard.snapshot_every)
 
     def judge(self, loss: Tensor, norm: Tensor, buffers: Tensor | None) -> Tensor | bool:

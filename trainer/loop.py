@@ -167,7 +167,7 @@ class Trainer:
             shared = self.gradients.shared(self.processes, self.step, self.snapshots)
             with self.processes.meeting.watching(), StopSignals() as signals, shared:
                 self.diagnostics.share(self.processes.sharding)
-                self.ledger.open(None if self.processes.shards else folder, self.modules)
+                self.ledger.open(folder, self.modules, self.processes.sharding)
                 for batches in self._steps(data, horizon.steps):
                     self._step(batches, signals.received)
                     self.step += 1

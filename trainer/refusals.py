@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from trainer import checks
 from trainer.checkpoint import save
 from trainer.data.parts import whole
 from trainer.data.tensors import Batch, each
+from trainer.distributed.sharding import Sharding
 from trainer.guard import Guard, Off
 from trainer.scaler import Scaler
 from trainer.snapshot import size_of
@@ -58,6 +60,7 @@ class Refusals:
         self.modules: Mapping[str, nn.Module] = {}
         self.guard: Guard | None = None
         self.scaler: Scaler | None = None
+        self.sharding: Sharding | None = None
         self.pending: deque[Pending] = deque()
         self.latest: dict[str, Any] | None = None
 
@@ -67,6 +70,7 @@ class Refusals:
         modules: Mapping[str, nn.Module],
         guard: Guard,
         scaler: Scaler | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         """Before the first step.
 
@@ -75,15 +79,19 @@ class Refusals:
             modules: model and loss, by name.
             guard: which refuses.
             scaler: of the loss; None for none.
+            sharding: of a model that is cut up, which all processes have to put together for the one
+                that has the folder.
         """
-        wanted = self.keep and not isinstance(guard, Off)
+        fits = sharding is None or sharding.nbytes <= self.budget
+        wanted = self.keep and fits and not isinstance(guard, Off)
         self.folder = folder / "refused" if folder is not None and wanted else None
         self.modules, self.guard, self.scaler = modules, guard, scaler
+        self.sharding = sharding if wanted else None
         self.forget()
 
     def begin(self, batches: Sequence[Batch], step: int, epoch: int, batch: int) -> None:
         """Before the forward pass of a step; copies what changes; the rest is there later."""
-        if self.folder is not None:
+        if self.folder or self.sharding:
             place = {"step": step, "epoch": epoch, "batch": batch}
             scale = None if self.scaler is None else self.scaler.scale.clone()
             self.pending.append(Pending(batches, place, _generators(batches), scale))
@@ -99,19 +107,24 @@ class Refusals:
         step = self.pending.popleft()
         if not refused or self.guard is None or self.guard.consecutive:
             return
+        kept = {} if self.folder is None else self.modules
+        with self.sharding.gathered() if self.sharding else nullcontext():
+            modules = {name: _plain(module.state_dict()) for name, module in kept.items()}
+        if self.folder is None:
+            return
         numbers = {"loss": loss, "norm": norm, "buffers": buffers, "later": len(self.pending)}
         refusal = {
             **step.place,
             **numbers,
             "batches": [list(_plain(whole(batch))) for batch in step.batches],
             "generators": step.generators,
-            "modules": {name: _plain(module.state_dict()) for name, module in self.modules.items()},
+            "modules": modules,
             "guard": self.guard.state_dict(),
             "scale": None if step.scale is None else step.scale.item(),
         }
         if size_of(refusal) > self.budget:
             return
-        if self.folder is not None and len(refused_steps(self.folder)) < self.keep - 1:
+        if len(refused_steps(self.folder)) < self.keep - 1:
             self._write(refusal)
         else:
             self.latest = refusal

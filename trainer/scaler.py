@@ -46,13 +46,19 @@ class Scaler:
         """What a precision needs; None where gradients do not leave its range."""
         return cls(device) if precision == "fp16" else None
 
-    def up(self, loss: Tensor) -> Tensor:
-        """s·L, in float32 at least."""
-        return loss * self.scale
+    def up(self, loss: Tensor, parts: int = 1) -> Tensor:
+        """s·L/N, in float32 at least.
 
-    def down(self, gradients: list[Tensor]) -> None:
-        """Divides the gradients by s, in place."""
-        torch._foreach_div_(gradients, self.scale)
+        Args:
+            loss: L.
+            parts: N, of a batch, over which L is averaged afterwards: of its own rows each has N times
+                the gradient, and would overflow where the whole batch does not.
+        """
+        return loss * self._factor(parts)
+
+    def down(self, gradients: list[Tensor], parts: int = 1) -> None:
+        """Divides the gradients by s/N, in place."""
+        torch._foreach_div_(gradients, self._factor(parts))
 
     def judge(self, loss: Tensor, norm: Tensor) -> Tensor | bool:
         """Whether the gradient has overflowed, for which s is to blame; moves s for the next step.
@@ -68,6 +74,9 @@ class Scaler:
         # torch's own, which its GradScaler ends in too: one kernel, and no branch.
         torch._amp_update_scale_(self.scale, self.good, overflow.float(), 2.0, 0.5, self.interval)
         return bool(overflow) if known_to_host(norm) else overflow
+
+    def _factor(self, parts: int) -> Tensor:
+        return self.scale if parts == 1 else self.scale / parts
 
     def values(self) -> dict[str, float]:
         """The record: ``scaler/scale`` and ``scaler/overflows``."""

@@ -69,11 +69,12 @@ class Meeting:
                 dist.barrier()
 
     def told(self, folder: str) -> str:
-        """The run folder of the first process, or "" where it has none; later attempts find it too."""
+        """The run folder of the first process, or "" where it has none; after a restart it is known."""
         table = self._table()
         if self.rank == 0:
             table.set("folder", folder)
             if folder:
+                # All have come, so none of this start takes it for what an earlier one left.
                 table.underlying_store.set(torchrun.FOLDER, folder)
         return os.fsdecode(table.get("folder"))
 
@@ -95,7 +96,7 @@ class Meeting:
                 ) from error
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise ProcessLost(lost(self._table(), self.rank, self.size, self.timeout)) from None
+            raise ProcessLost(lost(self.table, self.rank, self.size, self.timeout)) from None
 
     def meet(self) -> None:
         """Waits for the others, the first time."""
@@ -104,11 +105,9 @@ class Meeting:
         backend = "nccl" if self.on.type == "cuda" else "gloo"
         if self.on.type == "cuda":
             torch.cuda.set_device(self.on)
-        table = self._table()
-        introduce(table, self.rank, self.size)
         dist.init_process_group(
             backend if self.backend == "auto" else self.backend,
-            store=table,
+            store=self._table(),
             rank=self.rank,
             world_size=self.size,
             timeout=timedelta(seconds=self.timeout),
@@ -117,7 +116,5 @@ class Meeting:
 
     def _table(self) -> PrefixStore:
         if self.table is None:
-            # torchrun keeps the table over a restart: what the last attempt said must not be heard.
-            table = torchrun.store(START)
-            self.table = PrefixStore(f"trimtab/{self.place.attempt}", table)
+            self.table = introduce(torchrun.store(START), self.rank, self.size)
         return self.table

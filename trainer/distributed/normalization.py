@@ -62,7 +62,8 @@ def _normalized(layer: _BatchNorm, meeting: Meeting, x: Tensor) -> Tensor:
     apart = wide - mean.view(shape)
     squares: Tensor = _Summed.apply(apart.square().sum(axes), meeting)  # type: ignore[no-untyped-call]
     variance = squares / count
-    if layer.track_running_stats:
+    # Computed again on the way back, a batch has been counted already.
+    if layer.track_running_stats and torch._C._current_graph_task_id() == -1:
         _track(layer, mean.detach(), variance.detach() * count / (count - 1))
     y = apart * (variance + layer.eps).rsqrt().view(shape)
     if layer.affine:

@@ -10,9 +10,10 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
 START = 300.0  # seconds between the first process that has composed its parts and the last
+PAUSE = 0.01  # seconds between two looks for those that are still to come
 SECONDS = 3.0  # that the death of a process may take to show
 STATES = {"Z": "is gone", "X": "is gone", "T": "has been stopped"}
 
@@ -21,19 +22,46 @@ class ProcessLost(ConnectionError):
     """Another process is gone, or gives no answer."""
 
 
-def introduce(table: Store, rank: int, size: int) -> None:
-    """Leaves in the table who this process is, and waits until all have come."""
-    table.set(f"process/{rank}", f"{os.getpid()} {socket.gethostname()}")
-    table.wait([f"process/{other}" for other in range(size)], timedelta(seconds=START))
+def introduce(table: Store, rank: int, size: int) -> PrefixStore:
+    """Waits until all have come, and returns a part of the table that no one has written to before.
+
+    torchrun keeps the table over a restart, and what was said then must not be heard. Its own count of
+    restarts does not tell them apart: of several machines only the one that has lost a process counts.
+    So the first process counts, and answers each of the others by the name that it asks under.
+
+    Args:
+        table: that all see.
+        rank: of this process.
+        size: how many there are.
+    """
+    name = f"{os.getpid()} {socket.gethostname()}"
+    if rank == 0:
+        start = table.add("trimtab/starts", 1)
+    else:
+        asking = f"{name} {time.time_ns()}"
+        table.set(f"trimtab/asking/{rank}", asking)
+        start = int(table.get(f"trimtab/start/{asking}"))
+    own = PrefixStore(f"trimtab/{start}", table)
+    own.set(f"process/{rank}", name)
+    all_of_them = [f"process/{other}" for other in range(size)]
+    deadline = time.monotonic() + START
+    while rank == 0 and not own.check(all_of_them) and time.monotonic() < deadline:
+        for other in range(1, size):
+            if table.check([f"trimtab/asking/{other}"]):  # even if in an earlier start: nobody listens
+                asking = os.fsdecode(table.get(f"trimtab/asking/{other}"))
+                table.set(f"trimtab/start/{asking}", str(start))
+        time.sleep(PAUSE)
+    own.wait(all_of_them, timedelta(seconds=START if rank else PAUSE))
+    return own
 
 
-def lost(table: Store, rank: int, size: int, timeout: float) -> str:
+def lost(table: Store | None, rank: int, size: int, timeout: float) -> str:
     """One line on why an exchange with the others failed; this process is expected to end with it.
 
     From now on it heeds no SIGTERM: torchrun sends one to all that are left, before they could say why.
 
     Args:
-        table: where all have introduced themselves.
+        table: where all have introduced themselves; None where some have not.
         rank: of this process.
         size: how many there are.
         timeout: seconds that it has waited for them at most.
@@ -42,7 +70,7 @@ def lost(table: Store, rank: int, size: int, timeout: float) -> str:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     others = [other for other in range(size) if other != rank]
     deadline = time.monotonic() + SECONDS  # its connections end before it does
-    while time.monotonic() < deadline:
+    while table is not None and time.monotonic() < deadline:
         if found := dict.fromkeys(line for other in others if (line := _trouble(table, other))):
             return f"{', '.join(found)}: the others end too"
         time.sleep(0.1)

@@ -244,6 +244,4 @@ class Processes:
                 f"a BatchNorm with a forward of its own normalizes by the rows of each of {self.size} "
                 "processes, so their number changes the result"
             )
-        if self.shards:
-            found.append("refused steps are not kept for task=replay: no process has the whole model")
         return found

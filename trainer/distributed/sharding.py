@@ -49,6 +49,11 @@ class Sharding:
         self.shards: dict[nn.Parameter, Any] = {p: shards[name] for name, p in self.named.items()}
         self.whole = [p for p in self.parameters if p not in self.axes]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the parameters that are cut, all parts together."""
+        return sum(shape.numel() * parameter.element_size() for parameter, shape in self.shapes.items())
+
     @torch.no_grad()
     def begin(self, snapshots: Snapshots) -> None:
         """From now on parameters, moments and snapshots are this process's parts."""
