@@ -159,8 +159,9 @@ def statistics(trainer: Trainer) -> list[float]:
 @pytest.mark.parametrize("at", [0, STEPS // 2, STEPS - 1], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_step_leaves_no_trace(kind: str, at: int, guard: Path, optimizer: Path) -> None:
-    for value in (math.nan, math.inf):
-        left_no_trace(kind, value, at, guard, optimizer)
+    left_no_trace(kind, math.nan, at, guard, optimizer)
+    if guard == REFUSING[0] or optimizer == ADAM:  # each of both is tried with it; together, with NaN
+        left_no_trace(kind, math.inf, at, guard, optimizer)
 
 
 def left_no_trace(kind: str, value: float, at: int, guard: Path, optimizer: Path) -> None:

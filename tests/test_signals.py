@@ -6,10 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from trainer.data.random import random_regression
+from trainer.loop import Trainer
 from trainer.signals import ASKED, StopSignals
 
 
@@ -92,3 +97,19 @@ def test_in_a_thread_it_does_nothing_and_does_no_harm(harmless: dict[int, Any]) 
     thread.join()
     assert seen == [harmless, None]
     assert {number: signal.getsignal(number) for number in ASKED} == harmless
+
+
+def test_a_signal_as_soon_as_there_is_a_record_ends_the_run_with_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def begin(seed: int, step: int) -> None:
+        assert (tmp_path / "metrics.jsonl").exists()
+        send(signal.SIGTERM)
+
+    monkeypatch.setattr("trainer.loop.seed_first", begin)
+    model = nn.Linear(2, 1)
+    data = random_regression(samples=32, features=2, targets=1, batch_size=4, val_samples=0)
+    summary = Trainer(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), 0.1)).fit(data, tmp_path)
+    assert (summary["status"], summary["reason"], summary["steps"]) == ("interrupted", "SIGTERM", 1)
+    assert (tmp_path / "summary.json").exists()
+    assert (tmp_path / "checkpoints" / "step-00000001.ckpt").exists()

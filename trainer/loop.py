@@ -158,28 +158,28 @@ class Trainer:
         data = self.processes.own(data.to(self.device, self.precision.dtype))
         folder, views = (folder, views) if self.processes.leads else (None, ())
         horizon = Horizon.of(data.batches_per_epoch, self.accumulate, *self.limits)
-        self.record.open(data, folder, views, self.step)
-        began, first = time.perf_counter(), self.step
-        seed_first(self.seed, self.step)
-        if not self.model.training:  # else modules that are frozen in evaluation mode stay so
-            self.model.train()
-        try:
-            shared = self.gradients.shared(self.processes, self.step, self.snapshots)
-            with self.processes.meeting.watching(), StopSignals() as signals, shared:
-                self.diagnostics.share(self.processes.sharding)
-                self.ledger.open(folder, self.modules, self.processes.sharding)
-                for batches in self._steps(data, horizon.steps):
-                    self._step(batches, signals.received)
-                    self.step += 1
-                    self.batch += len(batches)
-                    self._between_steps(data, horizon, signals)
-        except Anomaly as found:
-            self.transaction.roll_back()  # so that the state is kept that it can be looked into with
-            self.ending = Ending("failed", str(found))
-        except BaseException as error:
-            self.ending = Ending.by_error(error)  # in the middle of a step: that state is not kept
-            return self._close(self.step - first, time.perf_counter() - began, error)
-        return self._close(self.step - first, time.perf_counter() - began)
+        failure: BaseException | None = None
+        with StopSignals() as signals:  # before there is a record: what has one ends with a summary
+            self.record.open(data, folder, views, self.step)
+            began, first = time.perf_counter(), self.step
+            seed_first(self.seed, self.step)
+            if not self.model.training:  # else modules that are frozen in evaluation mode stay so
+                self.model.train()
+            try:
+                shared = self.gradients.shared(self.processes, self.step, self.snapshots)
+                with self.processes.meeting.watching(), shared:
+                    self.diagnostics.share(self.processes.sharding)
+                    self.ledger.open(folder, self.modules, self.processes.sharding)
+                    for batches in self._steps(data, horizon.steps):
+                        self._step(batches, signals.received)
+                        self.step, self.batch = self.step + 1, self.batch + len(batches)
+                        self._between_steps(data, horizon, signals)
+            except Anomaly as found:
+                self.transaction.roll_back()  # so that the state is kept that it can be looked into with
+                self.ending = Ending("failed", str(found))
+            except BaseException as error:  # in the middle of a step: that state is not kept
+                self.ending, failure = Ending.by_error(error), error
+        return self._close(self.step - first, time.perf_counter() - began, failure)
 
     def _steps(self, data: Data, last: int) -> Iterator[list[Batch]]:
         """The batches of one optimizer step after another, from where the run stands."""
