@@ -28,7 +28,7 @@ from trainer.claims import check_started, claim_for_all, existing, held, refuse_
 from trainer.console import Console
 from trainer.distributed.processes import Processes
 from trainer.record import View
-from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
+from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of
 from trainer.rng import seed_everything
 from trainer.sweeps.composing import Composing
 from trainer.sweeps.gathering import gathered
@@ -86,6 +86,7 @@ def attempt(
         job: what was prepared of that config, and has not been used.
         watch: makes a further view of the record of its training.
     """
+    told = [] if job is None else job.notes  # such as that a damaged checkpoint was set aside
     if (folder / "metrics.jsonl").exists():
         config, job = OmegaConf.merge(config, {"resume": str(folder)}), None  # type: ignore[assignment]
     try:
@@ -93,8 +94,9 @@ def attempt(
             if job is not None:
                 seed_everything(job.trainer.seed)
             begun = job or prepare(config, choices)
-            if watch is not None and isinstance(begun, Job):
-                begun.views.append(watch(begun))
+            if isinstance(begun, Job):
+                begun.notes[:0] = [note for note in told if note not in begun.notes]
+                begun.views.extend([] if watch is None else [watch(begun)])
             return begun.run(folder, console)
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
@@ -115,19 +117,21 @@ def _keep_choice(folder: Path, config: DictConfig) -> None:
         )
 
 
-def is_fresh(folder: Path) -> bool:
-    """Whether a job of a sweep has not been started before."""
-    return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
-
-
-def ready(number: int, config: DictConfig, choices: Mapping[str, str]) -> Job | None:
-    """A job of a sweep that may be trained with others; None for one that has to run by itself, because
-    it does something else, or cannot even be prepared."""
+def ready(
+    number: int, config: DictConfig, choices: Mapping[str, str], folder: Path
+) -> Job | None:
+    """A job of a sweep that may be trained with others, where it was saved last; None for one that has
+    to run by itself, because it does something else, or cannot even be prepared or continued."""
     try:
         job = _ready.pop(number, None) or prepare(config, choices)
+        if not isinstance(job, Job) or type(job.task) is not Train:
+            return None
+        if (folder / "metrics.jsonl").exists():
+            with lock(folder):
+                job.resume(folder, changed=False)
     except (Exception, SystemExit):  # `attempt` will meet it again, and tell
         return None
-    return job if isinstance(job, Job) and type(job.task) is Train else None
+    return job if job.trainer.step < job.horizon.steps else None
 
 
 def has_ended(folder: Path, summary: dict[str, Any]) -> None:

@@ -86,6 +86,8 @@ class Together:
         seeds = {run.trainer.seed for run in self.going.values()}
         self.shares_generators = len(seeds) == 1
         seed_everything(self._head.seed)
+        if generators := next(iter(self.going.values())).generators:
+            set_rng_state(self._head.device, dict(generators))
         try:
             with StopSignals() as signals:
                 for batches in self._steps():
@@ -186,6 +188,10 @@ class Together:
         self.ordinary.flush()
         if ends:
             self.common.validated = self._validated()
+        clocks = [run.trainer.checkpoints for run in self.going.values()]
+        if any(clock.due(head.step) for clock in clocks):
+            for clock in clocks:  # all at the same step, from which they can go on as one
+                clock.saved_at = -math.inf
         for k, run in list(self.going.items()):
             run.trainer.log_due = self.log_due
             if not self.shares_generators:  # nobody draws from them, but they are part of the state
