@@ -1,13 +1,12 @@
 """Trains, or whatever else ``task=`` names: ``python train.py clip=norm loss=combined``.
 
-Exit codes: 0 done, 1 failed or diverged, 2 bad input, 128 + n stopped by signal n.
-"""
+Exit codes: 0 done, 1 failed or diverged, 2 bad input, 128 + n stopped by signal n."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from trainer.distributed.torchrun import expanded
 from trainer.explain import config_error
 
-CONF = str(Path(__file__).parent.resolve() / "conf")
+CONF = os.path.join(os.path.dirname(os.path.realpath(__file__)), "conf")
 EXIT_CODES: list[int] = []  # of the jobs that this process started
 
 
@@ -34,6 +33,7 @@ def job(config: DictConfig) -> float | None:
 def main() -> int:
     """Runs the command line; returns the exit code."""
     EXIT_CODES.clear()
+    gc.disable()  # until `hooks` is there: a third of importing torch would be collections in vain
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print its errors itself, and exit 1 for all
     try:

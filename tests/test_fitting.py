@@ -90,7 +90,7 @@ def test_a_file_of_a_later_format_is_refused_and_left_where_it_is(tmp_path: Path
     content = bytearray(path.read_bytes())
     content[len(checkpoint.MAGIC)] += 1
     path.write_bytes(content)
-    with pytest.raises(checkpoint.NewerCheckpoint, match="format 2, this version reads 1; update"):
+    with pytest.raises(checkpoint.NewerCheckpoint, match="format 3, this version reads 2; update"):
         checkpoint.load_newest(tmp_path)
     assert path.exists()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from states import equal
 from torch import Tensor, nn
 
 from losses.combined import CombinedLoss
@@ -46,14 +47,6 @@ def trainer(model: nn.Module, **changes: Any) -> Trainer:
     settings: dict[str, Any] = {"clip": ClipByNorm(1.0), "max_epochs": 4, "log_every": 3}
     optimizer = torch.optim.Adam(model.parameters(), 0.05, fused=True)
     return Trainer(model, changes.pop("loss", nn.MSELoss()), optimizer, **(settings | changes))
-
-
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
 
 
 @pytest.mark.parametrize("clip", [NoClip(), ClipByNorm(1.0), ClipByValue(0.5)])

@@ -219,7 +219,7 @@ def _compose(
     notes = trainer.processes.notes(model)
     if config.trainer.get("compile") and diagnostics.activations:
         notes.append("activations are not watched where trainer.compile=true")
-    return Job(task, trainer, data, choices, _numbers(config), parts, notes)
+    return Job(task, trainer, data, choices, _numbers(settings), parts, notes)
 
 
 class _Parts:
@@ -280,8 +280,8 @@ def _holds_dict(value: Any) -> bool:
 _made: set[str] = set()
 
 
-def _numbers(config: DictConfig) -> dict[str, float]:
-    """The numbers that runs are compared by, by their dotted keys."""
+def _numbers(settings: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a config that runs are compared by, by their dotted keys."""
     flat: dict[str, float] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -292,6 +292,5 @@ def _numbers(config: DictConfig) -> dict[str, float]:
                 flat[f"{prefix}{key}"] = value
 
     compared = ("seed", "data", "model", "init", "loss", "clip", "optimizer", "scheduler")
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    walk("", {key: plain[key] for key in plain if key in compared})
+    walk("", {key: node for key, node in settings.items() if key in compared})
     return flat

@@ -28,7 +28,7 @@ from trainer.plain import check_plain, look_through
 from trainer.snapshot import own
 
 MAGIC = b"TRIMTAB\n"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sIQ32s")
 NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
@@ -96,7 +96,7 @@ def load(path: Path | str) -> dict[str, Any]:
                 f"{path}: format {version}, this version reads {VERSION}; update Trimtab, or resume=… "
                 "a folder without it"
             )
-        if version != VERSION:
+        if not 1 <= version <= VERSION:
             raise DamagedCheckpoint(f"{path}: format {version}, this version reads {VERSION}")
         there = os.fstat(file.fileno()).st_size - HEADER.size
         if there != length:
@@ -156,8 +156,12 @@ class Checkpoints:
         """Whether to save now, after this step; without ``by_clock`` as though no time passed."""
         if self.every_steps is not None and step % self.every_steps == 0:
             return True
-        elapsed = time.monotonic() - self.saved_at
-        return by_clock and self.every_seconds is not None and elapsed >= self.every_seconds
+        return by_clock and time.monotonic() >= self.due_at
+
+    @property
+    def due_at(self) -> float:
+        """When the clock will ask for a save, by `time.monotonic`."""
+        return math.inf if self.every_seconds is None else self.saved_at + self.every_seconds
 
     def save(self, folder: Path, step: int, state: dict[str, Any], score: float | None = None) -> Path:
         """Writes ``checkpoints/step-00001234.ckpt`` into the run folder, and drops what is not to stay.

@@ -6,7 +6,8 @@ rehearses everything first: a bad command leaves nothing behind. `run` is the jo
 
 from __future__ import annotations
 
-import copy
+import gc
+import pickle
 import signal
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -149,6 +150,11 @@ def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
 class Preflight(Callback):
     """Refuses a bad command before Hydra makes a folder for it; named in ``hydra.callbacks``."""
 
+    def __init__(self) -> None:
+        if not gc.get_freeze_count():
+            gc.freeze()  # what is imported by now stays; no collection and no fork need look at it
+        gc.enable()
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Composes a single run, and keeps it for `run`."""
         check_started(config)
@@ -283,7 +289,8 @@ def without_hydra(config: DictConfig) -> DictConfig:
     content: dict[str, Any] = config.__dict__["_content"]  # to copy that too would take most of the time
     hydra_node = content.pop("hydra")
     try:
-        return copy.deepcopy(config)
+        plain: DictConfig = pickle.loads(pickle.dumps(config))  # a fifth of what copy.deepcopy takes
+        return plain
     finally:
         content["hydra"] = hydra_node
 

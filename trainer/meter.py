@@ -29,9 +29,9 @@ class Meter:
         self.terms: tuple[str, ...] | None = None
         self.threshold: Tensor | float | None = None
         self.pending: list[Tensor | float] = []
-        self.steps = 0
+        self.unread: list[Rows] = []  # those that the host has had from the beginning
         self.buffers: list[float] = []
-        self.settled: list[list[float]] = []
+        self.settled: list[Rows] = []
 
     def add(
         self,
@@ -52,7 +52,6 @@ class Meter:
         verdict = refused if isinstance(refused, Tensor) else float(refused)
         largest = 0.0 if buffers is None else buffers
         self.pending += (verdict, loss, norm, after, *terms.values(), largest)
-        self.steps += 1
         if self.terms is None:
             self.terms = tuple(terms)
         elif self.terms != tuple(terms):
@@ -62,12 +61,11 @@ class Meter:
             )
         self.threshold = self.threshold if clip.threshold is None else clip.threshold
 
-    def add_accepted(self, rows: list[list[float]], terms: tuple[str, ...]) -> None:
-        """Committed steps, read already: loss, norm before, norm after, terms, largest buffer."""
-        for row in rows:
-            self.pending += (0.0, *row)
-        self.steps += len(rows)
+    def add_accepted(self, rows: Rows, terms: tuple[str, ...]) -> None:
+        """Committed steps, read already: 0, loss, norm before, norm after, terms, largest buffer."""
         self.terms = self.terms or terms
+        self._fetch()
+        self.unread.append(rows)
 
     def read(self) -> Rows:
         """The rows added since the last read, one transfer: (steps, 4 + terms) float64.
@@ -75,20 +73,19 @@ class Meter:
         Columns: refused, loss, norm before, norm after, then the terms. ``buffers`` then holds the
         largest buffer of each of these steps.
         """
-        if not self.steps:
-            return np.empty((0, 4))
         if isinstance(self.threshold, Tensor):
             self.threshold = self.threshold.item()
-        rows = np.array(_read(self.pending)).reshape(self.steps, 5 + len(self.terms or ()))
+        self._fetch()
+        rows = np.concatenate((np.empty((0, self._width)), *self.unread))
+        self.unread = []
         self.buffers, rows = rows[:, -1].tolist(), rows[:, :-1]
-        self.pending, self.steps = [], 0
-        self.settled += rows.tolist()
+        self.settled += [rows] if len(rows) else []
         return rows
 
     def interval(self) -> dict[str, float]:
         """The record of everything read since the last call: means over the accepted steps, so that a
         refused value shows in no curve. Without an accepted step there is nothing to record."""
-        rows = accepted(np.array(self.settled))
+        rows = accepted(np.concatenate((np.empty((0, self._width - 1)), *self.settled)))
         self.settled = []
         if not len(rows):
             return {}
@@ -104,17 +101,28 @@ class Meter:
     def state_dict(self) -> dict[str, Any]:
         """The interval so far, so that one that a kill cuts in two is recorded whole. All of it has to
         be read before."""
+        settled = np.concatenate((np.empty((0, self._width - 1)), *self.settled))
         return {
             "terms": None if self.terms is None else list(self.terms),
             "threshold": self.threshold,
-            "settled": [list(row) for row in self.settled],
+            "settled": torch.from_numpy(settled),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the interval so far."""
         self.terms = None if state["terms"] is None else tuple(state["terms"])
         self.threshold = state["threshold"]
-        self.settled = [list(row) for row in state["settled"]]
+        settled = torch.as_tensor(state["settled"], dtype=torch.float64)  # lists in files of format 1
+        self.settled = [settled.numpy().copy()] if len(settled) else []
+
+    @property
+    def _width(self) -> int:
+        return 5 + len(self.terms or ())
+
+    def _fetch(self) -> None:
+        if self.pending:
+            self.unread.append(np.array(_read(self.pending)).reshape(-1, self._width))
+            self.pending = []
 
 
 def _read(values: list[Tensor | float]) -> list[float]:
@@ -161,11 +169,14 @@ class NormHistory:
             score.extend(rows[:, column])
         rows = rows[np.isfinite(rows[:, 2])]
         self.clipped += int(clipped(rows).sum())
-        for norm in rows[:, 2].tolist():
-            self.largest = max(self.largest, norm)
-            if self.seen % self.stride == 0:
-                self.kept.append(norm)
-            self.seen += 1
+        norms = rows[:, 2]
+        self.largest = float(norms.max(initial=self.largest))
+        while len(norms):
+            next_kept, room = -self.seen % self.stride, self.capacity - len(self.kept)
+            last = next_kept + (room - 1) * self.stride  # of those that there is room for
+            self.kept += norms[next_kept : last + 1 : self.stride].tolist()
+            self.seen += min(last + 1, len(norms))
+            norms = norms[last + 1 :]
             if len(self.kept) == self.capacity:
                 self.kept = self.kept[::2]
                 self.stride *= 2
@@ -177,12 +188,13 @@ class NormHistory:
     def state_dict(self) -> dict[str, Any]:
         """All of it."""
         spikes = {name: score.state_dict() for name, score in self.spikes.items()}
-        return {**vars(self), "kept": list(self.kept), "spikes": spikes}
+        kept = torch.tensor(self.kept, dtype=torch.float64)
+        return {**vars(self), "kept": kept, "spikes": spikes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores all of it."""
         for name in ("capacity", "stride", "seen", "clipped", "largest"):
             setattr(self, name, state[name])
-        self.kept = list(state["kept"])
+        self.kept = torch.as_tensor(state["kept"], dtype=torch.float64).tolist()  # format 1: a list
         for name, score in self.spikes.items():
             score.load_state_dict(state["spikes"][name])

@@ -85,7 +85,8 @@ class Record:
         for tag, value in values.items():
             self._remember(tag, value)
         if self.file is not None and self.folder is not None:
-            line = {"step": step, "epoch": epoch, **finite(values)}
+            known = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
+            line = {"step": step, "epoch": epoch, **known}
             with _told(self.folder / "metrics.jsonl"):
                 self.file.write(json.dumps(line) + "\n")
                 self.file.flush()

@@ -25,11 +25,12 @@ def seed_first(seed: int, step: int) -> None:
 def rng_state(device: torch.device) -> dict[str, Any]:
     """The states of the generators that models draw from, as tensors and plain values."""
     name, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy": [str(name), torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
-        "python": [*_flat(random.getstate())],
+        "python": [version, gauss, torch.tensor(internal)],
     }
 
 
@@ -40,10 +41,6 @@ def set_rng_state(device: torch.device, state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["device"], device)
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, gauss, *internal = state["python"]
+    version, gauss, *internal = state["python"]  # one number after another in files of format 1
+    internal = internal[0].tolist() if len(internal) == 1 else internal
     random.setstate((version, tuple(internal), gauss))
-
-
-def _flat(state: tuple[Any, ...]) -> tuple[Any, ...]:
-    version, internal, gauss = state
-    return (version, gauss, *internal)

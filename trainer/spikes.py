@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from trainer import checks
@@ -71,11 +72,12 @@ class SpikeDetector:
     def state_dict(self) -> dict[str, Any]:
         """The window and where it stands."""
         numbers = {name: getattr(self, name) for name in ("seen", "limit", "ordinary")}
-        return {"values": list(self.values), **numbers}
+        return {"values": torch.tensor(self.values, dtype=torch.float64), **numbers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the window."""
-        self.values = deque(state["values"], self.values.maxlen)
+        values = torch.as_tensor(state["values"], dtype=torch.float64)  # a list in files of format 1
+        self.values = deque(values.tolist(), self.values.maxlen)
         self.seen, self.limit = state["seen"], state["limit"]
         self.ordinary = state["ordinary"]
 
@@ -112,15 +114,27 @@ class SpikeScore:
     def __init__(self, window: int = 1000, least: int = 100, z: float = 7.0) -> None:
         self.window, self.least, self.z = window, least, z
         self.recent = np.empty(0)
+        self.waiting: list[NDArray[np.float64]] = []
         self.spikes = self.judged = 0
 
     @property
     def share(self) -> float | None:
         """Spikes among the values judged; None before the first."""
+        self.judge()
         return self.spikes / self.judged if self.judged else None
 
     def extend(self, values: NDArray[np.float64]) -> None:
-        """Judges the values, each by those before it. Shape (n,)."""
+        """Takes values that are to be judged, each by those before it. Shape (n,)."""
+        self.waiting.append(values)
+        if (
+            sum(map(len, self.waiting)) >= self.window // 2
+        ):  # a few at a time would cost as much each time
+            self.judge()
+
+    def judge(self) -> None:
+        """Judges the values that are waiting."""
+        values = np.concatenate((np.empty(0), *self.waiting))
+        self.waiting = []
         finite = values[np.isfinite(values)]
         self.spikes += len(values) - len(finite)
         self.judged += len(values) - len(finite)
@@ -145,9 +159,12 @@ class SpikeScore:
 
     def state_dict(self) -> dict[str, Any]:
         """The counts and the latest values."""
-        return {"recent": self.recent.tolist(), "spikes": self.spikes, "judged": self.judged}
+        self.judge()
+        recent = torch.tensor(self.recent)
+        return {"recent": recent, "spikes": self.spikes, "judged": self.judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores counts and values."""
-        self.recent = np.array(state["recent"])
+        self.recent = torch.as_tensor(state["recent"], dtype=torch.float64).numpy().copy()
+        self.waiting = []
         self.spikes, self.judged = state["spikes"], state["judged"]

@@ -94,13 +94,19 @@ class Diagnostics:
             self.norms.rows = sharding.rows
             self.outputs = Activations(sharding.running) if self.outputs.watched else self.outputs
 
+    @property
+    def looks_next(self) -> bool:
+        """Whether the next step that is recorded will be looked into."""
+        wants = self.layers or self.activations or self.parameters or self.histograms or self.shares
+        return wants and self.logged % self.every == 0
+
     def forward(self, due: bool) -> AbstractContextManager[None]:
         """Goes around forward and backward.
 
         Args:
             due: whether the step will be recorded.
         """
-        self.sampling = due and self.logged % self.every == 0
+        self.sampling = due and self.looks_next
         self.logged += due
         self.taken = {}
         return self.outputs.watching() if self.sampling and self.outputs.watched else nullcontext()

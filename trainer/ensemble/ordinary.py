@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.clipping import ClipByNorm, NoClip
 from trainer.clipping.norms import SLACK
 from trainer.ensemble.run import Run
-from trainer.ensemble.updates import Updates
+from trainer.ensemble.updates import Pace, Updates
 from trainer.guard import Off, Rewind, Skip
 
 Numbers = NDArray[np.float64]
@@ -44,18 +44,19 @@ class Ordinary:
         )
         self.possible &= len({trainer.clip.norm_type for trainer in self.trainers}) <= 1
         self.thresholds = np.array([getattr(t.clip, "max_norm", np.inf) for t in self.trainers])
+        self.paced = not any(trainer.schedule.moves_in_epochs for trainer in self.trainers)
         self.pending: list[Numbers] = []
         self.terms: tuple[str, ...] = ()
+        # Known until `flush`, for nothing but steps like these happens before:
         self.limits: Numbers | None = None  # of loss, norm and buffers, (3, K)
+        self.paces: dict[int, list[Pace]] | None = None
         self.quiet = 0  # steps until one of the limits may change
 
     def take(
         self, means: Mapping[str, Tensor], norms: Mapping[float, Tensor], largest: Tensor | None
     ) -> bool:
         """Notes a step and its update, if it is ordinary; False with nothing changed where it is not."""
-        if not self.possible or not self.updates.takes(self.rows):
-            return False
-        limits = self._limits() if self.limits is None else self.limits
+        limits = self._limits() if self.limits is None and self.possible else self.limits
         if limits is None:
             return False
         (norm,) = norms.values()
@@ -66,12 +67,16 @@ class Ordinary:
         before = seen[1]
         beyond = before > self.thresholds * SLACK
         coefficients = np.where(beyond, self.thresholds / (before + 1e-6), 1.0)
-        self.updates.note_all(self.rows, coefficients.tolist() if beyond.any() else None)
+        if self.paces is None or not self.paced:
+            self.paces = self.updates.paces_of(self.rows)
+        self.updates.note_all(self.paces, coefficients.tolist() if beyond.any() else None)
         self.terms = tuple(name for name in means if name)
         terms = [self._read(means[name]) for name in self.terms]
-        self.pending.append(np.stack([seen[0], before, before * coefficients, *terms, seen[2]]))
-        for trainer in self.trainers:
-            trainer.schedule.step_ended()
+        row = [np.zeros_like(before), seen[0], before, before * coefficients, *terms, seen[2]]
+        self.pending.append(np.stack(row))
+        if not self.paced:
+            for trainer in self.trainers:
+                trainer.schedule.step_ended()
         self.quiet -= 1
         if self.quiet == 0:
             self.flush()
@@ -79,21 +84,24 @@ class Ordinary:
 
     def flush(self) -> None:
         """Hands the members what the steps since the last time have left behind."""
-        self.limits = None
+        self.limits = self.paces = None
         if not self.pending:
             return
         block = np.stack(self.pending)  # (steps, columns, members)
         self.pending = []
         for place, trainer in enumerate(self.trainers):
             rows = block[:, :, place]
-            trainer.meter.add_accepted(rows.tolist(), self.terms)
+            trainer.meter.add_accepted(rows, self.terms)
             if isinstance(trainer.clip, ClipByNorm):
                 trainer.meter.threshold = trainer.clip.max_norm
             if isinstance(trainer.guard, Skip):
-                trainer.guard.settle_accepted(*rows[:, [0, 1, -1]].T.tolist())
+                trainer.guard.settle_accepted(*rows[:, [1, 2, -1]].T.tolist())
 
     def _limits(self) -> Numbers | None:
-        """What the guards let pass; None while one of them has a member take shorter steps."""
+        """What the guards let pass; None while one of them has a member take shorter steps, or a member
+        has to take its own."""
+        if not self.updates.takes(self.rows):
+            return None
         guards: list[Any] = [trainer.guard for trainer in self.trainers]
         if any(guard.lr_factor != 1 for guard in guards):
             return None

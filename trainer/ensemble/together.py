@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -70,6 +69,9 @@ class Together:
         self.members = [Member(trainer, k, self.common) for k, trainer in enumerate(trainers)]
         self.norm_types = {trainer.clip.norm_type for trainer in trainers}
         self.ordinary = Ordinary(self.going, self.updates)
+        every = [(trainer.guard.snapshot_every, trainer.checkpoints.every_steps) for trainer in trainers]
+        self.intervals = {steps for pair in every for steps in pair if steps}
+        self.saves_at = min(trainer.checkpoints.due_at for trainer in trainers)
 
     def fit(self) -> None:
         """Trains all to the horizon, or until a signal ends them; each then has its summary or error.
@@ -132,7 +134,8 @@ class Together:
         return joined
 
     def _step(self, batches: Sequence[Batch]) -> None:
-        if self.log_due and any(_looks_inside(run.trainer) for run in self.going.values()):
+        self.calm = False
+        if self.log_due and any(run.trainer.diagnostics.looks_next for run in self.going.values()):
             self._step_apart(batches)
             return
         stack, before = self.stack, torch.get_rng_state()
@@ -140,7 +143,11 @@ class Together:
         means = stack(batches, self.axis)
         norms = {norm_type: stack.norms(norm_type) for norm_type in self.norm_types}
         largest = stack.largest_buffers()
-        if self.log_due or not self.ordinary.take(means, norms, largest):
+        self.calm = self.ordinary.take(means, norms, largest)
+        if self.calm:
+            for run in self.going.values() if self.log_due else ():
+                run.trainer.diagnostics.forward(due=True)  # which have nothing to look into
+        else:
             self.ordinary.flush()
             common, after = self.common, torch.get_rng_state()
             common.means = {name: values.unbind() for name, values in means.items()}
@@ -181,9 +188,7 @@ class Together:
             return
         head, last = self._head, self._head.step == self.horizon.steps
         ends = last or head.batch >= self.per_epoch
-        if not (ends or self.log_due or signals.received) and not any(
-            _is_due(run.trainer) for run in self.going.values()
-        ):
+        if not (ends or self.log_due or signals.received or self._is_due(head.step)):
             return
         self.ordinary.flush()
         if ends:
@@ -202,6 +207,16 @@ class Together:
                     self._close(k)
             except Exception as error:
                 self._failed(k, run, error)
+        clocks = (run.trainer.checkpoints.due_at for run in self.going.values())
+        self.saves_at = min(clocks, default=0.0)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a run has anything to do after this step that the others may not have."""
+        return (
+            any(step % every == 0 for every in self.intervals)
+            or time.monotonic() >= self.saves_at
+            or (not self.calm and any(run.trainer.ending for run in self.going.values()))
+        )
 
     def _validated(self) -> Sequence[dict[str, float]] | None:
         """Loss and metrics of all members; None where each has to validate by itself."""
@@ -243,20 +258,6 @@ class Together:
         self.ordinary.flush()
         self.ordinary = Ordinary(self.going, self.updates)
         self.members[k].leave(run.trainer)
-
-
-def _looks_inside(trainer: Trainer) -> bool:
-    """Whether this run samples the next step that is recorded."""
-    looks = trainer.diagnostics
-    wants = (looks.layers, looks.activations, looks.parameters, looks.histograms, looks.shares)
-    return any(wants) and looks.logged % looks.every == 0
-
-
-def _is_due(trainer: Trainer) -> bool:
-    """Whether a run has anything to do between two steps that the others may not have."""
-    every = trainer.guard.snapshot_every or math.inf
-    due = trainer.ending is not None or trainer.step % every == 0
-    return due or trainer.checkpoints.due(trainer.step)
 
 
 def stacked(values: Sequence[Any]) -> Any:

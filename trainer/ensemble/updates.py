@@ -16,9 +16,8 @@ from trainer.shortcuts import count, update
 Piece = tuple[dict[str, Any], slice]  # the settings of a parameter group, and its piece of a row
 Views = tuple[dict[str, Any], tuple[Tensor, ...]]  # the same, as weights, gradients and moments
 Call = tuple[dict[str, Any], list[list[Tensor]]]  # of several members
-Pace = tuple[
-    float, tuple[float, float]
-]  # learning rate and betas of a parameter group, which schedules move
+# Learning rate and betas of a parameter group, which schedules move.
+Pace = tuple[float, tuple[float, float]]
 
 
 class Updates:
@@ -98,12 +97,16 @@ class Updates:
             for member in members
         )
 
-    def note_all(self, members: Sequence[int], coefficients: Sequence[float] | None) -> None:
+    def paces_of(self, members: Sequence[int]) -> dict[int, list[Pace]]:
+        """How fast each of these goes now."""
+        return {member: self._paces(member) for member in members}
+
+    def note_all(self, paces: dict[int, list[Pace]], coefficients: Sequence[float] | None) -> None:
         """`note` for all of these, with the clip's coefficients; None for 1."""
-        self.noted = {member: self._paces(member) for member in members}
+        self.noted = paces
         if coefficients is not None:
             self.scaled = True
-            for member, coefficient in zip(members, coefficients, strict=True):
+            for member, coefficient in zip(paces, coefficients, strict=True):
                 self.coefficients[member] = coefficient
 
     @torch.no_grad()
@@ -126,7 +129,7 @@ class Updates:
     def _calls(self) -> dict[Any, Call]:
         """The tensors of the members whose settings are equal, by kernel, learning rate and so on; those
         of the last step as long as no learning rate and no beta has moved."""
-        if self.noted != self.paces:
+        if self.noted is not self.paces and self.noted != self.paces:
             rows: dict[Any, list[Views]] = {}
             for member, paces in self.noted.items():
                 for place, ((rate, betas), view) in enumerate(

@@ -44,7 +44,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
             _draw_rows(figure, comparison)
         else:
             draw_lines(figure, comparison, axis)
-        figure.savefig(path, pil_kwargs={"compress_level": 9})
+        figure.savefig(path, pil_kwargs={"compress_level": 3})
     return path
 
 

@@ -60,7 +60,7 @@ def draw_overview(jobs: Sequence[Entry], path: Path) -> Path | None:
             draw_parallel(figure, box, lanes, field, objective["tag"])
             bottom -= NAMES + 0.35
         _singles(figure, lanes, field, objective["tag"], bottom)
-        figure.savefig(path, pil_kwargs={"compress_level": 9})
+        figure.savefig(path, pil_kwargs={"compress_level": 3})
     return path
 
 

@@ -106,7 +106,7 @@ def draw_maps(
             if beside:
                 place = ((WIDTH - EDGE - SIDE) / WIDTH, box[1], SIDE / WIDTH, box[3])
                 _sensitivities(figure, place, own)
-        figure.savefig(path, pil_kwargs={"compress_level": 9})
+        figure.savefig(path, pil_kwargs={"compress_level": 3})
     return path
 
 

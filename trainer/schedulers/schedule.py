@@ -90,6 +90,11 @@ class Schedule:
         """The recorded tags that it reads."""
         return [] if self.monitor is None else [self.monitor]
 
+    @property
+    def moves_in_epochs(self) -> bool:
+        """Whether it may move before an epoch has ended."""
+        return self.interval == "step"
+
     @classmethod
     def constant(cls, optimizer: Optimizer) -> Self:
         """The learning rate stays what it is."""

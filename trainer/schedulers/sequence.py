@@ -56,6 +56,11 @@ class Chain(Schedule):
         """The tags that the parts read."""
         return [tag for part in self.parts for tag in part.monitors]
 
+    @property
+    def moves_in_epochs(self) -> bool:
+        """A part may begin in the middle of one."""
+        return True
+
     def step_ended(self) -> None:
         """Moves the part whose turn it is, or begins the next."""
         self.steps += 1

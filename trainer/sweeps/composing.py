@@ -63,9 +63,8 @@ class Composing:
         self, pickled: bytes, known: Sequence[str], overrides: Sequence[str]
     ) -> DictConfig | None:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
-        config: DictConfig = pickle.loads(
-            pickled
-        )  # our own bytes; copy.deepcopy takes five times as long
+        # Our own bytes; copy.deepcopy takes five times as long.
+        config: DictConfig = pickle.loads(pickled)
         parsed = self.parser.parse_overrides(list(overrides))
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:
@@ -109,9 +108,10 @@ class Yaml:
         return "".join(self._section((), key, value) for key, value in tree.items())
 
     def _section(self, above: tuple[Any, ...], key: Any, value: Any) -> str:
-        if isinstance(value, dict) and value and not above:
-            head = self._dumped((), key, {0: 0}).splitlines(keepends=True)[0]
-            return head + "".join(self._section((key,), name, item) for name, item in value.items())
+        if isinstance(value, dict) and value:
+            head = self._dumped(above, key, {0: 0}).splitlines(keepends=True)[0]
+            inside = (*above, key)
+            return head + "".join(self._section(inside, name, item) for name, item in value.items())
         return self._dumped(above, key, value)
 
     def _dumped(self, above: tuple[Any, ...], key: Any, value: Any) -> str:
