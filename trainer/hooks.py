@@ -118,9 +118,7 @@ def _keep_choice(folder: Path, config: DictConfig) -> None:
         )
 
 
-def ready(
-    number: int, config: DictConfig, choices: Mapping[str, str], folder: Path
-) -> Job | None:
+def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: Path) -> Job | None:
     """A job of a sweep that may be trained with others, where it was saved last; None for one that has
     to run by itself, because it does something else, or cannot even be prepared or continued."""
     try:

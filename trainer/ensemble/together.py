@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -193,10 +194,11 @@ class Together:
         self.ordinary.flush()
         if ends:
             self.common.validated = self._validated()
-        clocks = [run.trainer.checkpoints for run in self.going.values()]
-        if any(clock.due(head.step) for clock in clocks):
-            for clock in clocks:  # all at the same step, from which they can go on as one
-                clock.saved_at = -math.inf
+        if (
+            time.monotonic() >= self.saves_at
+        ):  # of one of them; at other steps they could not go on as one
+            for run in self.going.values():
+                run.trainer.checkpoints.saved_at = -math.inf
         for k, run in list(self.going.items()):
             run.trainer.log_due = self.log_due
             if not self.shares_generators:  # nobody draws from them, but they are part of the state
