@@ -7,7 +7,7 @@ lstm  an LSTM of 128 on 32 windows of 128 characters
 
 each with Adam at 1e-3 and gradients clipped to norm 1.0, all on the CPU. Who trains them:
 
-trimtab     ours through the public API, with guard and full record: metrics.jsonl and TensorBoard
+trimtab     ours as `train.py` makes it, with guard and full record: metrics.jsonl and TensorBoard
 tuned       the loop tuned by hand: sliced tensors, fused Adam, foreach clipping, no record at all
 plain       the loop people copy: DataLoader, default Adam, `loss.item()` kept for each step
 fabric, lightning (Trainer), accelerate, ignite: see `benchmarks.peers`

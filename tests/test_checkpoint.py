@@ -141,6 +141,11 @@ def test_a_file_of_another_version_is_named(tmp_path: Path, version: int, intact
     assert reason.startswith(f"format {version}, this version reads {VERSION}")
 
 
+def test_a_file_of_the_first_format_is_read(tmp_path: Path, intact: bytes) -> None:
+    (tmp_path / "a.ckpt").write_bytes(framed(intact[HEADER.size :], version=1))
+    assert checkpoint.load(tmp_path / "a.ckpt").keys()
+
+
 class Payload:
     """Runs ``function(*args)`` when it is unpickled."""
 

@@ -236,3 +236,26 @@ def test_validation_does_not_disturb_training() -> None:
         run.fit(kind(source.train, source.val, batch_size=8))
         runs.append(copy.deepcopy(run.model.state_dict()))
     assert equal(*runs)
+
+
+def format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """The same state as the first format had it: lists, where there are tensors now."""
+    old = copy.deepcopy(state)
+    for score in old["norms"]["spikes"].values():
+        score["recent"] = score["recent"].tolist()
+    for window in ("losses", "norms", "buffers"):
+        old["guard"][window]["values"] = old["guard"][window]["values"].tolist()
+    old["norms"]["kept"] = old["norms"]["kept"].tolist()
+    old["meter"]["settled"] = old["meter"]["settled"].tolist()
+    version, gauss, internal = old["rng"]["python"]
+    old["rng"]["python"] = [version, gauss, *internal.tolist()]
+    return old
+
+
+def test_a_state_of_the_first_format_goes_on_the_same(tmp_path: Path) -> None:
+    saves = Checkpoints(every_steps=10, every_seconds=None, keep=9)
+    whole, rest = trainer(net(), checkpoints=saves), trainer(net())
+    whole.fit(data(), tmp_path)
+    rest.load_state_dict(format_1(checkpoint.load(tmp_path / "checkpoints" / "step-00000010.ckpt")))
+    rest.fit(data())
+    assert equal(whole.state_dict() | {"checkpoints": 0}, rest.state_dict() | {"checkpoints": 0})

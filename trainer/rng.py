@@ -13,7 +13,10 @@ def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices), so that jobs in one process start alike."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # or torch would note for each kind of device, with a traceback, that it is to be seeded later
+        torch.default_generator.manual_seed(seed)
 
 
 def seed_first(seed: int, step: int) -> None:

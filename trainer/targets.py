@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +60,9 @@ def check_keywords(target: Callable[..., Any], keywords: Collection[str]) -> Non
             raise ValueError(f"{name} is not an argument of {where}; {hint}")
 
 
+@lru_cache(
+    maxsize=256
+)  # each part of each job of a sweep asks twice, and looking takes half a millisecond
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(target).parameters

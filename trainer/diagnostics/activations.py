@@ -115,7 +115,7 @@ class Activations:
             self.axis = 1
         elif isinstance(module, CHANNELS_LAST):
             self.axis = -1  # and what follows without saying so, an activation say, has them there too
-        values = _real(values.detach())
+        values = real(values.detach())
         peaks = values.abs() if values.dim() > 1 else values.abs().reshape(-1, 1)
         axis = self.axis % peaks.dim()
         mean = values.mean()
@@ -134,7 +134,7 @@ def _is_number(values: Tensor) -> bool:
     return values.is_floating_point() or values.is_complex()
 
 
-def _real(values: Tensor) -> Tensor:
-    """In float32 at least; complex numbers by their modulus."""
+def real(values: Tensor) -> Tensor:
+    """The same in float32 at least; complex numbers by their modulus."""
     values = values.abs() if values.is_complex() else values
     return values if values.dtype == torch.float64 else values.float()

@@ -46,6 +46,7 @@ class Ordinary:
         self.thresholds = np.array([getattr(t.clip, "max_norm", np.inf) for t in self.trainers])
         self.paced = not any(trainer.schedule.moves_in_epochs for trainer in self.trainers)
         self.pending: list[Numbers] = []
+        self.norms = np.empty((0, 2))  # of the last of these steps, before and after clipping
         self.terms: tuple[str, ...] = ()
         # Known until `flush`, for nothing but steps like these happens before:
         self.limits: Numbers | None = None  # of loss, norm and buffers, (3, K)
@@ -72,7 +73,8 @@ class Ordinary:
         self.updates.note_all(self.paces, coefficients.tolist() if beyond.any() else None)
         self.terms = tuple(name for name in means if name)
         terms = [self._read(means[name]) for name in self.terms]
-        row = [np.zeros_like(before), seen[0], before, before * coefficients, *terms, seen[2]]
+        self.norms = np.stack((before, before * coefficients), axis=1)
+        row = [np.zeros_like(before), seen[0], *self.norms.T, *terms, seen[2]]
         self.pending.append(np.stack(row))
         if not self.paced:
             for trainer in self.trainers:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
 import torch
 
 from trainer.data.tensors import Batch, each
+from trainer.ensemble.looking import Looking
 from trainer.ensemble.member import Member
 from trainer.ensemble.ordinary import Ordinary
 from trainer.ensemble.run import Common, Run
@@ -70,6 +71,7 @@ class Together:
         self.members = [Member(trainer, k, self.common) for k, trainer in enumerate(trainers)]
         self.norm_types = {trainer.clip.norm_type for trainer in trainers}
         self.ordinary = Ordinary(self.going, self.updates)
+        self.looking = Looking(self.going, self.stack)
         every = [(trainer.guard.snapshot_every, trainer.checkpoints.every_steps) for trainer in trainers]
         self.intervals = {steps for pair in every for steps in pair if steps}
         self.saves_at = min(trainer.checkpoints.due_at for trainer in trainers)
@@ -136,18 +138,25 @@ class Together:
 
     def _step(self, batches: Sequence[Batch]) -> None:
         self.calm = False
-        if self.log_due and any(run.trainer.diagnostics.looks_next for run in self.going.values()):
+        looks = self.log_due and self.looking.due
+        if looks and not (self.looking.possible and self.ordinary.possible):
             self._step_apart(batches)
             return
         stack, before = self.stack, torch.get_rng_state()
         stack.begin()
-        means = stack(batches, self.axis)
+        with self.looking.watching() if looks else nullcontext():
+            means = stack(batches, self.axis)
         norms = {norm_type: stack.norms(norm_type) for norm_type in self.norm_types}
         largest = stack.largest_buffers()
         self.calm = self.ordinary.take(means, norms, largest)
         if self.calm:
             for run in self.going.values() if self.log_due else ():
-                run.trainer.diagnostics.forward(due=True)  # which have nothing to look into
+                run.trainer.diagnostics.forward(due=True)
+            if looks:
+                self.looking.before()
+        elif looks:  # so far nothing was touched: there are no buffers here, and no generators
+            self._step_apart(batches)
+            return
         else:
             self.ordinary.flush()
             common, after = self.common, torch.get_rng_state()
@@ -159,6 +168,8 @@ class Together:
                 self._step_of(k, run, batches)
             torch.set_rng_state(after)
         self.updates.apply()
+        if looks:
+            self.looking.after(torch.from_numpy(self.ordinary.norms))
 
     def _step_apart(self, batches: Sequence[Batch]) -> None:
         """A step that each takes wholly by itself, because something looks into the model meanwhile."""

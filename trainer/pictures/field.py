@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from trainer.pictures.comparison_axes import Scale
@@ -14,6 +15,7 @@ from trainer.sweeps.comparison import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 FAR = 10.0
 PALE = 0.88  # where the colours end, before they are too pale to see
@@ -39,11 +41,9 @@ class Field:
 
     def colour(self, job: int) -> Any:
         """From dark for the best to pale for the worst; red for those off the scale."""
-        from matplotlib import colormaps
-
         if math.isnan(self.values[job]):
             return RED
-        return colormaps["viridis"](PALE * self.shares[job])
+        return _colours()(PALE * self.shares[job])
 
     def finish(self, axes: Axes) -> None:
         """The y axis of the objective; without ticks where no job has a value."""
@@ -52,6 +52,14 @@ class Field:
         self.scale.tick(axes.yaxis)
         if all(map(math.isnan, self.values)):
             axes.set_yticks([])
+
+
+@cache
+def _colours() -> Colormap:
+    """One for all: each that matplotlib hands out is a copy, and makes its table anew."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"]
 
 
 def field_of(jobs: Sequence[Entry], higher: bool) -> Field:

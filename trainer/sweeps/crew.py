@@ -72,7 +72,7 @@ class Crew:
                     workers.signal(signals.received)
                 while self.waiting and len(workers.going) < self.plan.most and not self.stopping:
                     self._start(self.waiting.popleft(), workers)
-                import matplotlib.backends.backend_agg  # noqa: F401  # for the report, while others work
+                import matplotlib.figure  # noqa: F401  # for the report, while others work
 
                 for unit, message in workers.heard():
                     self._hear(unit, message)
