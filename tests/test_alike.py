@@ -92,6 +92,23 @@ def test_images_laid_out_channels_last_are_not_stacked() -> None:
     assert grouped([member(), member()]) == ([], dict.fromkeys((0, 1), reason))
 
 
+def test_runs_that_go_on_are_grouped_by_their_step() -> None:
+    runs = [run() for _ in range(5)]
+    for one, step in zip(runs, (0, 4, 4, 6, 0), strict=True):
+        one.trainer.step = one.trainer.batch = step
+    groups, apart = grouped(runs)
+    assert groups == [[0, 4], [1, 2]]
+    assert apart == {3: "it goes on from step 6"}
+
+
+def test_a_model_that_draws_goes_on_with_those_whose_generators_stand_alike() -> None:
+    runs = [run(dropout=0.5) for _ in range(4)]
+    for one, draws in zip(runs, (1, 2, 1, 2), strict=True):
+        generator = torch.Generator().manual_seed(draws)
+        one.generators = {"torch": generator.get_state()}
+    assert grouped(runs) == ([[0, 2], [1, 3]], {})
+
+
 def test_a_model_that_draws_needs_one_seed() -> None:
     groups, apart = grouped([run(seed, dropout=0.5) for seed in (0, 0, 1, 1, 2)])
     assert groups == [[0, 1], [2, 3]]

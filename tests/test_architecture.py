@@ -40,6 +40,7 @@ KNOW_CONFIG = {
     "trainer.claims",
     "trainer.hooks",
     "trainer.sweeps.composing",
+    "trainer.sweeps.listing",
 }  # and hydra_plugins, which is Hydra's own namespace
 HEAVY = {"matplotlib", "sklearn", "lightning", "pandas", "scipy", "PIL", "datasets"}
 MOST_FILE, MOST_FUNCTION, MOST_ENTRYPOINT = 300, 60, 60

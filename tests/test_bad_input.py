@@ -96,10 +96,14 @@ LINES = {
     "-m seed=1,1": "the sweep holds the same job twice",
     "-m optimizer.lr=1e-3,1,0.001": "the sweep holds the same job twice",
     "-m seed=1,2 hydra.sweep.subdir=same": "hydra.sweep.subdir must differ from job to job, got 'same'",
-    "-m seed=range(10000000)": "the sweep must have at most 10000 jobs, got 10001 or more; split it",
+    "-m seed=range(10000000)": (
+        "the sweep must have at most 10000 jobs, got 10001 or more; split it, or raise "
+        "hydra.callbacks.preflight.most_jobs"
+    ),
+    "-m hydra.callbacks.preflight.most_jobs=3 seed=range(4)": "at most 3 jobs, got 4 or more",
     "-m seed=range(1000000000000)": "the sweep must have at most 10000 jobs, got 10001 or more",
     "-m seed=range(9999) clip.max_norm=range(1,9999)": "at most 10000 jobs, got 99970002 or more",
-    "-m hydra/launcher=basic seed=range(0)": "the sweep is empty",
+    "-m clip=glob(nothing*)": "the sweep is empty",
     "-m hydra/launcher=basic seed=1,1": "the sweep holds the same job twice",
     "-m hydra/launcher=basic seed=range(10000000)": "the sweep must have at most 10000 jobs",
     "hydra.run.dir=/proc/none/run": "the run folder cannot be made",

@@ -59,6 +59,11 @@ FITTING = {  # to what does not fit the random numbers and a small MLP
     "rnn": f"{TEXT} model=rnn model.width=8",
     "zero_residual": f"{TEXT} model=transformer model.width=8",
 }
+DRAWING = {  # models with dropout, and with BatchNorm where they have it
+    "mlp-drawing": f"{RANDOM} {MLP} model.norm=batch model.dropout=0.1",
+    **{f"{name}-drawing": f"{FITTING[name]} model.dropout=0.1" for name in ("cnn", "unet")},
+}
+FITTING |= DRAWING
 LIMITS = "trainer.max_epochs=null trainer.max_steps=100 trainer.log_every=10 trainer.device=cpu"
 CANNOT = {"rnn": "Batching rule not implemented"}  # why an option is not stacked
 NEEDS = {"spam": {"optimizer": "adamw"}}
@@ -172,6 +177,14 @@ def test_every_option_that_they_share(
     reason = compare(members, tolerance, precision=precision, max_steps=steps)
     assert CANNOT.get(option, "") in reason
     assert bool(reason) == (option in CANNOT), reason
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("model", DRAWING)
+def test_models_that_draw_and_normalize_under_options_of_their_own(model: str) -> None:
+    members = [({**own, "model": model}, scale, seed) for own, scale, seed in mixture()[::3]]
+    assert compare(members, 1e-9, precision="fp64", max_steps=200) == ""
 
 
 @pytest.mark.soak

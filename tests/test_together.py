@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from torch import Tensor, nn
 from models.mlp import MLP
 from models.rnn import RNN
 from trainer import checkpoint
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import Checkpoints, newest_first
 from trainer.clipping import ClipByNorm, Clipped
 from trainer.data.tensors import TensorData
 from trainer.diagnostics import Diagnostics
-from trainer.ensemble import Run, Together, tried
+from trainer.ensemble import Run, Together, grouped, tried
 from trainer.faults import NanBatch
 from trainer.guard import Off, Rewind, Skip
 from trainer.loop import Trainer
@@ -135,6 +137,55 @@ def test_each_leaves_its_own_folder_which_can_be_continued(tmp_path: Path) -> No
     close(resumed.state_dict()["model"], alone.state_dict()["model"], 1e-9)
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("3", "alone")]
     assert lines[0] == lines[1]
+
+
+def test_runs_that_were_cut_short_go_on_as_one(tmp_path: Path) -> None:
+    """From the middle of an epoch; two of them were trained together, the third alone."""
+    model = lambda: MLP((6,), (2,), hidden=(8,), norm="batch", dropout=0.2)  # noqa: E731
+    kinds = [("adam", "norm", "cosine"), ("sgd", "zclip", "plateau"), ("adamw", "autoclip", "none")]
+
+    def make(k: int) -> Trainer:
+        saves, guard = Checkpoints(every_steps=27), Rewind(max_consecutive=0, every=7)
+        return trainer(*kinds[k], c=0.2, steps=50, model=model, guard=guard, checkpoints=saves)
+
+    shared, folders = data(), [tmp_path / str(k) for k in range(3)]
+    Together([Run(make(k), shared, folders[k]) for k in (0, 1)]).fit()
+    whole = [make(k) for k in range(3)]
+    summaries = [one.fit(data(), tmp_path / f"{k}-whole") for k, one in enumerate(whole)]
+    folders[2] = tmp_path / "2-whole"
+    runs = []
+    for k, folder in enumerate(folders):
+        state = checkpoint.load(folder / "checkpoints" / "step-00000027.ckpt")
+        one = make(k)
+        one.load_state_dict(state)
+        runs.append(Run(one, shared, folder, generators=state["rng"]))
+    assert grouped(runs) == ([[0, 1, 2]], {})
+    group = Together(runs)
+    assert tried(group).reason == ""
+    torch.manual_seed(5)  # something else was done between loading and training
+    group.fit()
+    for run, alone, summary in zip(runs, whole, summaries, strict=True):
+        assert_equal(run, alone, summary, 1e-9)
+        assert run.folder is not None
+        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [10, 20, 30, 40, 50]
+
+
+def test_all_save_at_the_same_step_though_their_clocks_began_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(10**9))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    shared = data()
+    runs = []
+    for k in range(3):
+        saves = Checkpoints(every_seconds=30, keep=9)
+        runs.append(Run(trainer(checkpoints=saves), shared, tmp_path / str(k)))
+        saves.saved_at -= 5 * k
+    Together(runs).fit()
+    saved = [[path.name for path in newest_first(tmp_path / str(k) / "checkpoints")] for k in range(3)]
+    assert saved[0] == saved[1] == saved[2]
+    assert len(saved[0]) > 1
 
 
 def test_what_cannot_be_stacked_is_found_before_anything_is_trained() -> None:

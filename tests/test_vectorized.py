@@ -24,6 +24,12 @@ def summary(folder: Path) -> dict[str, Any]:
     return {key: found[key] for key in ("status", "steps", "objective", "guard", "seed")}
 
 
+def recorded(folder: Path) -> list[Any]:
+    """The lines of its record, to nine digits."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{key: value and float(f"{value:.9g}") for key, value in line.items()} for line in lines]
+
+
 def test_each_job_has_what_it_would_have_had_alone(command: Command) -> None:
     stacked = command(*SWEEP, *STACKED, "hydra.sweep.dir=together")
     assert stacked.code == 0
@@ -59,17 +65,23 @@ def test_each_job_has_what_it_would_have_had_alone(command: Command) -> None:
 
 
 def test_a_sweep_trained_as_one_is_kept_and_finished_like_any_other(command: Command) -> None:
-    arguments = ["-m", *RUN, "clip.max_norm=0.1,1,10", *STACKED, "hydra.sweep.dir=mine"]
+    arguments = ["-m", *RUN, "clip.max_norm=0.1,1,10,20", "hydra.sweep.dir=mine", *STACKED]
     assert command(*arguments).code == 0
-    record = Path("mine/1/metrics.jsonl").read_bytes()
-    Path("mine/1/summary.json").unlink()  # as though it had been killed
-    Path("mine/1/checkpoints/step-00000012.ckpt").unlink()
+    before = [recorded(Path("mine", job)) for job in "0123"]
+    for job in "123":  # as though they had been killed
+        Path("mine", job, "summary.json").unlink()
+        Path("mine", job, "checkpoints", "step-00000012.ckpt").unlink()
+    Path("mine/3/checkpoints/step-00000006.ckpt").unlink()
+    Path("mine/2/checkpoints/step-00000009.ckpt").write_bytes(b"half")
     outcome = command(*arguments)
     assert outcome.code == 0
-    assert outcome.out.count("done before, and kept") == 2
-    assert outcome.out.count("resumed at step 6") == 1
-    assert len(Path("mine/1/metrics.jsonl").read_bytes().splitlines()) == len(record.splitlines())
-    assert summary(Path("mine/1"))["status"] == "completed"
+    assert outcome.out.count("done before, and kept") == 1
+    assert outcome.out.count("resumed at step 6") == outcome.out.count("training 2 jobs as one") * 2 == 2
+    assert outcome.out.count("not a checkpoint of Trimtab; set aside") == 1
+    assert re.search(r"one by one.*: 3 \(it goes on from step 0\)", outcome.out)
+    assert outcome.out.count("no checkpoint yet: starting again at step 0") == 1
+    assert [recorded(Path("mine", job)) for job in "0123"] == before
+    assert {summary(Path("mine", job))["status"] for job in "0123"} == {"completed"}
 
 
 def test_jobs_that_cannot_be_stacked_run_one_by_one_and_it_is_said_why(command: Command) -> None:

@@ -11,15 +11,11 @@ import pickle
 import signal
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from itertools import islice
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -29,11 +25,12 @@ from trainer.claims import check_started, claim_for_all, existing, held, refuse_
 from trainer.console import Console
 from trainer.distributed.processes import Processes
 from trainer.record import View
-from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of, status_of
+from trainer.resume import SWEEP, CannotResume, differing_keys, lock, overrides_of
 from trainer.rng import seed_everything
 from trainer.sweeps.composing import Composing
 from trainer.sweeps.gathering import gathered
 from trainer.sweeps.jobs import SweptJob, close_sweep, ending, keep_failure, swept_before
+from trainer.sweeps.listing import jobs_of
 from trainer.sweeps.planning import STRATEGIES
 from trainer.sweeps.workers import can_fork, own_threads
 from trainer.tasks.plots import Plots
@@ -41,7 +38,6 @@ from trainer.tasks.train import Job, Train
 
 MOST_BYTES = 2**28  # of the parameters of jobs that are kept from their rehearsal until they start
 FIRST = "first.yaml"  # what a search chose for a job
-MOST_JOBS = 10_000  # each is composed and rehearsed before the first starts, about 0.1 s
 
 
 def run(config: DictConfig) -> tuple[int, float | None]:
@@ -87,6 +83,7 @@ def attempt(
         job: what was prepared of that config, and has not been used.
         watch: makes a further view of the record of its training.
     """
+    told = [] if job is None else job.notes  # such as that a damaged checkpoint was set aside
     if (folder / "metrics.jsonl").exists():
         config, job = OmegaConf.merge(config, {"resume": str(folder)}), None  # type: ignore[assignment]
     try:
@@ -94,8 +91,9 @@ def attempt(
             if job is not None:
                 seed_everything(job.trainer.seed)
             begun = job or prepare(config, choices)
-            if watch is not None and isinstance(begun, Job):
-                begun.views.append(watch(begun))
+            if isinstance(begun, Job):
+                begun.notes[:0] = [note for note in told if note not in begun.notes]
+                begun.views.extend([] if watch is None else [watch(begun)])
             return begun.run(folder, console)
     except (Exception, SystemExit) as error:  # whatever a user's part does, sys.exit() included
         return keep_failure(folder, error)
@@ -116,19 +114,19 @@ def _keep_choice(folder: Path, config: DictConfig) -> None:
         )
 
 
-def is_fresh(folder: Path) -> bool:
-    """Whether a job of a sweep has not been started before."""
-    return not (folder / "metrics.jsonl").exists() and status_of(folder) is None
-
-
-def ready(number: int, config: DictConfig, choices: Mapping[str, str]) -> Job | None:
-    """A job of a sweep that may be trained with others; None for one that has to run by itself, because
-    it does something else, or cannot even be prepared."""
+def ready(number: int, config: DictConfig, choices: Mapping[str, str], folder: Path) -> Job | None:
+    """A job of a sweep that may be trained with others, where it was saved last; None for one that has
+    to run by itself, because it does something else, or cannot even be prepared or continued."""
     try:
         job = _ready.pop(number, None) or prepare(config, choices)
+        if not isinstance(job, Job) or type(job.task) is not Train:
+            return None
+        if (folder / "metrics.jsonl").exists():
+            with lock(folder):
+                job.resume(folder, changed=False)
     except (Exception, SystemExit):  # `attempt` will meet it again, and tell
         return None
-    return job if isinstance(job, Job) and type(job.task) is Train else None
+    return job if job.trainer.step < job.horizon.steps else None
 
 
 def has_ended(folder: Path, summary: dict[str, Any]) -> None:
@@ -144,9 +142,14 @@ def _exit_code(summary: Mapping[str, Any], sweeping: bool) -> int:
 
 
 class Preflight(Callback):
-    """Refuses a bad command before Hydra makes a folder for it; named in ``hydra.callbacks``."""
+    """Refuses a bad command before Hydra makes a folder for it; named in ``hydra.callbacks``.
 
-    def __init__(self) -> None:
+    Args:
+        most_jobs: of a basic sweep.
+    """
+
+    def __init__(self, most_jobs: int = 10_000) -> None:
+        self.most_jobs = most_jobs
         if not gc.get_freeze_count():
             gc.freeze()  # what is imported by now stays; no collection and no fork need look at it
         gc.enable()
@@ -180,7 +183,11 @@ class Preflight(Callback):
         if keeps and can_fork():
             own_threads()
         room = MOST_BYTES
-        for number, overrides in enumerate(_jobs_of(config, loader)):
+        try:
+            jobs = jobs_of(config, loader, self.most_jobs)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        for number, overrides in enumerate(jobs):
             job_config = loader.load_sweep_config(config, list(overrides))
             with flag_override(job_config, ["struct", "readonly"], False):
                 job_config.hydra.job.num = number
@@ -241,27 +248,6 @@ def _begin_search(config: DictConfig) -> None:
     _sweep.append(folder)
 
 
-def _jobs_of(config: DictConfig, loader: Any) -> list[list[str]]:
-    """The overrides of each job of a basic sweep.
-
-    Raises:
-        BadInput: if there are none, too many, or two that are the same.
-    """
-    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    arguments += config.hydra.overrides.task
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
-    swept = [override.sweep_string_iterator() for override in overrides if override.is_sweep_override()]
-    number = prod(len(list(islice(values, MOST_JOBS + 1))) for values in swept)
-    if not number:
-        raise BadInput("the sweep is empty: one of its keys has no value")
-    if number > MOST_JOBS:
-        raise BadInput(f"the sweep must have at most {MOST_JOBS} jobs, got {number} or more; split it")
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    if len({tuple(map(_setting, job)) for job in jobs}) < len(jobs):
-        raise BadInput("the sweep holds the same job twice: list every value once")
-    return [list(job) for job in jobs]
-
-
 def _check_installed(config: DictConfig) -> None:
     """Refuses a launcher whose package is not there, before anything is made for its jobs."""
     *package, name = config.hydra.launcher._target_.split(".")[:2]
@@ -269,15 +255,6 @@ def _check_installed(config: DictConfig) -> None:
         chosen = config.hydra.runtime.choices["hydra/launcher"]
         remedy = f"pip install {name.replace('_', '-')}"
         raise BadInput(f"hydra/launcher={chosen} needs a package that is not installed: {remedy}")
-
-
-def _setting(override: str) -> tuple[str, float | str]:
-    """Key and value, 1e-3 the same as 0.001."""
-    key, _, text = override.partition("=")
-    try:
-        return key, float(text)
-    except ValueError:
-        return key, text
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -91,12 +91,11 @@ def launch(
         returns[number] = _run(context, task, starts[number])
 
     for number, start in starts.items():
-        fresh = hooks.is_fresh(start.folder)
         _begin(context, task, start, yaml)
         if (summary := swept_before(start.folder)) is not None:
             display.ended(number, summary, kept=True)
             ended(number, summary)
-        elif fresh and (job := hooks.ready(number, start.plain, start.choices)) is not None:
+        elif (job := hooks.ready(number, start.plain, start.choices, start.folder)) is not None:
             ready[number] = (job, start.folder)
     crew = Crew(ready, folders, alone, ended, display, strategy)
     with _shown(display, config):

@@ -31,7 +31,7 @@ def grouped(runs: Sequence[Run]) -> tuple[list[list[int]], dict[int, str]]:
     Clip, guard, optimizer, schedule and initialization may differ in anything: a run has its own. Model,
     loss and the trainer's settings may not, but for those numbers of a loss that it declares to be
     ``float | Tensor``; nor may the data, but for what the seed draws. Runs of which the model draws
-    numbers (dropout) need one seed, because the stack draws once.
+    numbers (dropout) need one seed, because the stack draws once. All stand at the same step.
     """
     heads: list[list[int]] = []
     apart: dict[int, str] = {}
@@ -96,8 +96,6 @@ def _alone(trainer: Trainer) -> str:
         return "trainer.channels_last=true lays out one model"
     if trainer.gradients.detector is not None:
         return "trainer.detect_anomaly=true looks at every operation"
-    if trainer.step:
-        return "it is continued from a checkpoint"
     if not parameters or any(not p.requires_grad or p.dtype != parameters[0].dtype for p in parameters):
         return "not all of its parameters are trained in one format"
     if not any(p is q for p in parameters for q in trainer.parameters[:1]):
@@ -110,6 +108,8 @@ def _difference(one: Run, other: Run) -> str:
     for name in ("accumulate", "log_every", "limits", "device"):
         if getattr(a, name) != getattr(b, name):
             return f"another trainer.{name}"
+    if any(getattr(a, name) != getattr(b, name) for name in ("step", "epoch", "batch")):
+        return f"it goes on from step {b.step}"
     if a.precision.name != b.precision.name:
         return "another trainer.precision"
     reason = _unlike("model", a.model, b.model) or _unlike("loss", a.loss, b.loss)
@@ -157,10 +157,12 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _with_one_seed(runs: Sequence[Run], group: Sequence[int], apart: dict[int, str]) -> list[list[int]]:
-    """A group whose model draws numbers, by seeds."""
-    seeds: dict[int, list[int]] = {}
+    """A group whose model draws numbers, by seeds, and by where their generators stand."""
+    seeds: dict[tuple[int, bytes], list[int]] = {}
     for number in group:
-        seeds.setdefault(runs[number].trainer.seed, []).append(number)
+        run = runs[number]
+        drawn = run.generators["torch"].numpy().tobytes() if run.generators else b""
+        seeds.setdefault((run.trainer.seed, drawn), []).append(number)
         apart[number] = "its model draws numbers (dropout), and no other job like it has its seed"
     return list(seeds.values())
 

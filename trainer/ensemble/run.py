@@ -25,6 +25,7 @@ class Run:
         data: what to fit; runs that share one object share its batches.
         folder: as for `Trainer.fit`.
         views: as for `Trainer.fit`.
+        generators: the `rng_state` that it goes on with; empty where it begins.
         summary: afterwards; None if its own part of a step or its closing raised.
         error: what it raised then.
     """
@@ -33,6 +34,7 @@ class Run:
     data: Data
     folder: Path | None = None
     views: Sequence[View] = ()
+    generators: Mapping[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] | None = None
     error: Exception | SystemExit | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -90,6 +91,8 @@ class Together:
         seeds = {run.trainer.seed for run in self.going.values()}
         self.shares_generators = len(seeds) == 1
         seed_everything(self._head.seed)
+        if generators := next(iter(self.going.values())).generators:
+            set_rng_state(self._head.device, dict(generators))
         try:
             with StopSignals() as signals:
                 for batches in self._steps():
@@ -202,6 +205,11 @@ class Together:
         self.ordinary.flush()
         if ends:
             self.common.validated = self._validated()
+        if (
+            time.monotonic() >= self.saves_at
+        ):  # of one of them; at other steps they could not go on as one
+            for run in self.going.values():
+                run.trainer.checkpoints.saved_at = -math.inf
         for k, run in list(self.going.items()):
             run.trainer.log_due = self.log_due
             if not self.shares_generators:  # nobody draws from them, but they are part of the state

@@ -61,7 +61,10 @@ def train_jointly(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell
 
 
 def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> None:
-    runs = {number: Run(job.trainer, job.data, folder) for number, (job, folder) in jobs.items()}
+    runs = {
+        number: Run(job.trainer, job.data, folder, generators=job.generators)
+        for number, (job, folder) in jobs.items()
+    }
     number_of = {id(run): number for number, run in runs.items()}
     pulse = Pulse(tell, jobs)
 
@@ -79,12 +82,17 @@ def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> No
         return
     tell(Tried(pace))
     views = {
-        number: (TensorBoard(folder), Console(stream=cast(TextIO, Lines(tell, number)), brief=True))
-        for number, (_, folder) in jobs.items()
+        number: (
+            TensorBoard(folder, job.trainer.step),
+            Console(stream=cast(TextIO, Lines(tell, number)), brief=True),
+        )
+        for number, (job, folder) in jobs.items()
     }
     for number, run in runs.items():
         run.views = (*views[number], pulse.view(number, jobs[number][0]))
         views[number][0].layout()
+        for note in jobs[number][0].notes:
+            views[number][1].note(note)
     try:
         together.fit()
     except (Exception, SystemExit) as error:

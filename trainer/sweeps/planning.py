@@ -56,7 +56,10 @@ def planned(numbers: Sequence[int], ready: Mapping[int, tuple[Job, Path]], strat
         ready: those that can be trained with others, and their folders.
         strategy: see `trainer.sweeps.crew.Crew`.
     """
-    runs = {n: Run(job.trainer, job.data, folder) for n, (job, folder) in ready.items()}
+    runs = {
+        n: Run(job.trainer, job.data, folder, generators=job.generators)
+        for n, (job, folder) in ready.items()
+    }
     plan = Plan(cores() if can_fork() else 1)
     if runs:
         plan.most = side_by_side(list(runs.values()), plan.most)

@@ -35,6 +35,7 @@ class Job:
         choices: the option chosen in each config group.
         notes: what is to be said before it starts, such as where it resumes.
         views: where the record of training is shown beside console and TensorBoard.
+        generators: the `rng_state` that it goes on with; empty where it begins.
         numbers: the numbers of the config that runs are compared by, by their dotted keys.
         parts: what the config sets of each group's part, ``_target_`` included.
     """
@@ -47,6 +48,7 @@ class Job:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
+    generators: dict[str, Any] = field(default_factory=dict)
 
     @property
     def horizon(self) -> Horizon:
@@ -71,6 +73,7 @@ class Job:
             settled = reconfigured(trainer.schedule, trainer.optimizer, *place)
             with settled if changed else nullcontext():
                 trainer.load_state_dict(state)
+            self.generators.update(state["rng"])
         except Exception as error:  # whatever it trips over that is no state of theirs
             raise ValueError(f"resume={folder} does not fit these parts: {error}") from error
 
