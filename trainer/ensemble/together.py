@@ -84,17 +84,17 @@ class Together:
                 each at the end of the same step, and `Trainer.fit` continues them.
         """
         self.began, self.first = time.perf_counter(), self._head.step
-        for run in self.going.values():
-            trainer = run.trainer
-            trainer.record.open(run.data, run.folder, run.views, trainer.step)
-            trainer.ledger.open(run.folder, trainer.modules)
         seeds = {run.trainer.seed for run in self.going.values()}
         self.shares_generators = len(seeds) == 1
         seed_everything(self._head.seed)
         if generators := next(iter(self.going.values())).generators:
             set_rng_state(self._head.device, dict(generators))
         try:
-            with StopSignals() as signals:
+            with StopSignals() as signals:  # before there are records: what has one ends with a summary
+                for run in self.going.values():
+                    trainer = run.trainer
+                    trainer.record.open(run.data, run.folder, run.views, trainer.step)
+                    trainer.ledger.open(run.folder, trainer.modules)
                 for batches in self._steps():
                     self._step(batches)
                     self._between_steps(len(batches), signals)
@@ -205,9 +205,7 @@ class Together:
         self.ordinary.flush()
         if ends:
             self.common.validated = self._validated()
-        if (
-            time.monotonic() >= self.saves_at
-        ):  # of one of them; at other steps they could not go on as one
+        if time.monotonic() >= self.saves_at:  # one's clock for all: saved apart, they resume apart
             for run in self.going.values():
                 run.trainer.checkpoints.saved_at = -math.inf
         for k, run in list(self.going.items()):
