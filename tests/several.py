@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,9 +27,21 @@ PATIENCE = 60.0  # seconds
 
 
 def table() -> TCPStore:
-    """What torchrun keeps for its processes, on a port that nobody else has."""
-    seconds = timedelta(seconds=PATIENCE)
-    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=seconds)
+    """What torchrun keeps for its processes, on a port that nobody else has.
+
+    In a process of its own, for as long as the tests go on: it has a thread, and of the processes that
+    are forked beside that one in a thousand hangs where it opens the table.
+    """
+    context = multiprocessing.get_context("fork")
+    end, theirs = context.Pipe(duplex=False)
+    context.Process(target=_keep, args=(theirs,), daemon=True).start()
+    return TCPStore("127.0.0.1", end.recv(), is_master=False, timeout=timedelta(seconds=PATIENCE))
+
+
+def _keep(answer: Connection) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    answer.send(store.port)
+    threading.Event().wait()
 
 
 def together(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -34,7 +35,8 @@ class Composing:
 
     def __init__(self, compose: Compose) -> None:
         self.compose = compose
-        self.parser = OverridesParser.create()
+        parser = OverridesParser.create()
+        self.parsed = cache(parser.parse_override)  # a job has few that no other has, 1 ms each
         self.first: dict[tuple[str, ...], tuple[list[str], bytes]] = {}
         self.done: dict[tuple[str, ...], DictConfig] = {}
 
@@ -65,7 +67,7 @@ class Composing:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
         # Our own bytes; copy.deepcopy takes five times as long.
         config: DictConfig = pickle.loads(pickled)
-        parsed = self.parser.parse_overrides(list(overrides))
+        parsed = [self.parsed(override) for override in overrides]
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:
                 continue
