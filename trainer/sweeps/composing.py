@@ -9,12 +9,12 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf._utils import get_omega_conf_dumper
 
@@ -35,8 +35,8 @@ class Composing:
 
     def __init__(self, compose: Compose) -> None:
         self.compose = compose
-        parser = OverridesParser.create()
-        self.parsed = cache(parser.parse_override)  # a job has few that no other has, 1 ms each
+        self.parser = OverridesParser.create()
+        self.parsed: dict[str, Override] = {}  # a job has few that no other has, 1 ms each
         self.first: dict[tuple[str, ...], tuple[list[str], bytes]] = {}
         self.done: dict[tuple[str, ...], DictConfig] = {}
 
@@ -67,7 +67,10 @@ class Composing:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
         # Our own bytes; copy.deepcopy takes five times as long.
         config: DictConfig = pickle.loads(pickled)
-        parsed = [self.parsed(override) for override in overrides]
+        for override in overrides:
+            if override not in self.parsed:
+                self.parsed[override] = self.parser.parse_override(override)
+        parsed = [self.parsed[override] for override in overrides]
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:
                 continue
