@@ -218,9 +218,9 @@ def sweep_broke(error: Exception) -> bool:
     under way."""
     if not _sweep:
         return False
-    # Hydra wraps what a sweeper's constructor says; other processes send a traceback along, as text.
-    told = error.__cause__ is None or type(error.__cause__).__name__.endswith("RemoteTraceback")
-    cause = error if told else error.__cause__
+    cause = error.__cause__ or error  # Hydra wraps what a sweeper's constructor says
+    if type(cause).__name__.endswith("RemoteTraceback"):  # text, which other processes send along
+        cause = error
     print(f"the sweep ended early: {type(cause).__name__}: {str(cause).strip()}".splitlines()[0])
     _close()
     return True

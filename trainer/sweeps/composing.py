@@ -67,10 +67,10 @@ class Composing:
         """The config with other values; None where one of them is no scalar in place of a scalar."""
         # Our own bytes; copy.deepcopy takes five times as long.
         config: DictConfig = pickle.loads(pickled)
-        for override in overrides:
-            if override not in self.parsed:
-                self.parsed[override] = self.parser.parse_override(override)
-        parsed = [self.parsed[override] for override in overrides]
+        for text in overrides:
+            if text not in self.parsed:
+                self.parsed[text] = self.parser.parse_override(text)
+        parsed = [self.parsed[text] for text in overrides]
         for before, override in zip(known, parsed, strict=True):
             if before == override.input_line:
                 continue
