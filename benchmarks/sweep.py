@@ -44,7 +44,7 @@ MODELS = {  # each with data of its kind; without schedules that want a thousand
     "unet": [],
     "cnn": ["experiment=cnn_classifier"],
     "rnn": ["experiment=rnn_text"],
-    "transformer": ["experiment=transformer_text", "scheduler=none"],
+    "transformer": ["experiment=transformer_text", "scheduler=none", "scheduler.warmup=0"],
 }
 LAUNCHERS = {
     "vectorized": ["hydra/launcher=vectorized"],
