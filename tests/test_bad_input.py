@@ -100,6 +100,7 @@ LINES = {
         "the sweep must have at most 10000 jobs, got 10001 or more; split it, or raise "
         "hydra.callbacks.preflight.most_jobs"
     ),
+    "-m hydra.callbacks.preflight.most_jobs=many seed=0,1": "preflight.most_jobs must be a whole number",
     "-m hydra.callbacks.preflight.most_jobs=3 seed=range(4)": "at most 3 jobs, got 4 or more",
     "-m seed=range(1000000000000)": "the sweep must have at most 10000 jobs, got 10001 or more",
     "-m seed=range(9999) clip.max_norm=range(1,9999)": "at most 10000 jobs, got 99970002 or more",

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from trainer import checks
 from trainer.build import BadInput, prepare
 from trainer.claims import check_started, claim_for_all, existing, held, refuse_another
 from trainer.console import Console
@@ -184,7 +185,8 @@ class Preflight(Callback):
             own_threads()
         room = MOST_BYTES
         try:
-            jobs = jobs_of(config, loader, self.most_jobs)
+            most = checks.whole("hydra.callbacks.preflight.most_jobs", self.most_jobs, at_least=1)
+            jobs = jobs_of(config, loader, most)
         except ValueError as error:
             raise BadInput(str(error)) from error
         for number, overrides in enumerate(jobs):
