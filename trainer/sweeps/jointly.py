@@ -60,11 +60,16 @@ def train_jointly(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell
         _train(jobs, always, tell)
 
 
-def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> None:
-    runs = {
+def runs_of(jobs: Mapping[int, tuple[Job, Path]]) -> dict[int, Run]:
+    """The jobs as members of a stack."""
+    return {
         number: Run(job.trainer, job.data, folder, generators=job.generators)
         for number, (job, folder) in jobs.items()
     }
+
+
+def _train(jobs: Mapping[int, tuple[Job, Path]], always: bool, tell: Tell) -> None:
+    runs = runs_of(jobs)
     number_of = {id(run): number for number, run in runs.items()}
     pulse = Pulse(tell, jobs)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.ensemble import Run, chunked, grouped, paces, side_by_side
-from trainer.sweeps.jointly import Tried
+from trainer.sweeps.jointly import Tried, runs_of
 from trainer.sweeps.workers import Workers, can_fork, cores, own_threads
 from trainer.tasks.train import Job
 
@@ -56,10 +56,7 @@ def planned(numbers: Sequence[int], ready: Mapping[int, tuple[Job, Path]], strat
         ready: those that can be trained with others, and their folders.
         strategy: see `trainer.sweeps.crew.Crew`.
     """
-    runs = {
-        n: Run(job.trainer, job.data, folder, generators=job.generators)
-        for n, (job, folder) in ready.items()
-    }
+    runs = runs_of(ready)
     plan = Plan(cores() if can_fork() else 1)
     if runs:
         plan.most = side_by_side(list(runs.values()), plan.most)
